@@ -1,0 +1,43 @@
+"""Featherweight makes a trained neural network small and fast, and proves what that cost.
+
+The public API is what stands here, and nothing else::
+
+    import featherweight as fw
+
+    outcome = fw.compress(model, {"train": (x, y), "validation": ..., "test": ...}, fw.Goal(max_drop=0.01), "litert")
+    print(outcome.verdict, outcome.artefact, outcome.report)
+"""
+
+__version__ = "0.1.0"
+
+from featherweight.api import apply, compress, inspect, load_data, load_model, plan, read_plan, verify
+from featherweight.contracts import Certificate, FeatherweightError, Goal, Plan, Refusal, Step
+from featherweight.network import Network, capture
+from featherweight.pipeline import Outcome
+from featherweight.targets import Target, target_by_name
+from featherweight.tasks import Data, Split, Task
+
+__all__ = [
+    "Certificate",
+    "Data",
+    "FeatherweightError",
+    "Goal",
+    "Network",
+    "Outcome",
+    "Plan",
+    "Refusal",
+    "Split",
+    "Step",
+    "Target",
+    "Task",
+    "apply",
+    "capture",
+    "compress",
+    "inspect",
+    "load_data",
+    "load_model",
+    "plan",
+    "read_plan",
+    "target_by_name",
+    "verify",
+]

@@ -1,0 +1,212 @@
+"""The public way in, for Python and for the command line: the same words in both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from featherweight import stages
+from featherweight.audit.verify import verify as certify_callables
+from featherweight.contracts import Certificate, Goal, GoalError, Plan, PlanError
+from featherweight.files import write_atomically
+from featherweight.frontends import load_model
+from featherweight.network import Network, capture
+from featherweight.pipeline import Outcome, finish, first_plan, prepare, run_job
+from featherweight.planning.plans import plan_text, read_plan
+from featherweight.runs import Run
+from featherweight.stages import Job
+from featherweight.story import identity_of
+from featherweight.targets import Target, target_by_name
+from featherweight.tasks import Data, Task, task_by_name
+from featherweight.tasks import load_data as read_data
+
+__all__ = [
+    "Inspection",
+    "Outcome",
+    "apply",
+    "compress",
+    "inspect",
+    "load_data",
+    "load_model",
+    "plan",
+    "read_plan",
+    "verify",
+]
+
+
+def load_data(source: str, image_size: str | None = None) -> Data:
+    """Read data.
+
+    Args:
+        source: ``file.py:function``, ``package.module:function``, or a folder of images by class.
+        image_size: "H,W" to resize images of a folder, or None.
+
+    Raises:
+        DataError: it can't be read.
+        GoalError: the image size isn't two numbers.
+    """
+    size = None
+    if image_size is not None:
+        parts = image_size.replace("x", ",").split(",")
+        if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            raise GoalError("An image size is height and width.", repr(image_size), "write it like 224,224")
+        size = (int(parts[0]), int(parts[1]))
+    return read_data(source, size=size)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network's layers, costs and refusals, for people and for programs."""
+
+    network: Network
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON."""
+        network = self.network
+        layers = [
+            {"name": la.name, "kind": la.kind, "input": la.input_shape, "output": la.output_shape,
+             "parameters": la.cost.parameters, "macs": la.cost.macs, "activation_bytes": la.activation_bytes,
+             "replaceable": la.replaceable}
+            for la in network.layers
+        ]  # fmt: skip
+        return {
+            "cost": asdict(network.cost),
+            "peak_activation_bytes": network.peak_activation_bytes,
+            "layers": layers,
+            "refusals": [asdict(refusal) for refusal in network.refusals],
+        }
+
+    def text(self) -> str:
+        """A table."""
+        network = self.network
+        lines = [f"{'layer':36} {'kind':18} {'output':>16} {'parameters':>12} {'MACs':>14} {'activation B':>13}"]
+        for la in network.layers:
+            shape = "x".join(map(str, la.output_shape))
+            lines.append(
+                f"{la.name:36} {la.kind:18} {shape:>16} {la.cost.parameters:12,} "
+                f"{la.cost.macs:14,} {la.activation_bytes:13,}"
+            )
+        total = network.cost
+        lines.append(
+            f"{'the whole network':36} {'':18} {'':>16} {total.parameters:12,} {total.macs:14,} "
+            f"{network.peak_activation_bytes:13,} at the peak"
+        )
+        lines += [f"{r.subject}: can't be changed: {r.reason}. {r.remedy}".rstrip() for r in network.refusals]
+        return "\n".join(lines)
+
+
+def inspect(model: nn.Module, data: object) -> Inspection:
+    """Capture a model on the data's first samples and tell its layers, costs and refusals."""
+    ready = data if isinstance(data, Data) else Data.of(data)
+    return Inspection(capture(model, ready.train.first(2).take(range(2)).inputs))
+
+
+def _job(model: nn.Module, data: object, goal: Goal | None, target: str | Target, task: str | Task, seed: int) -> Job:
+    ready = target_by_name(target) if isinstance(target, str) else target
+    kind = task_by_name(task) if isinstance(task, str) else task
+    return prepare(model, data if isinstance(data, Data) else Data.of(data), goal or Goal(), ready, kind, seed=seed)
+
+
+def compress(
+    model: nn.Module,
+    data: object,
+    goal: Goal | None = None,
+    target: str | Target = "litert",
+    *,
+    task: str | Task = "classification",
+    out: str | Path = "featherweight-run",
+    seed: int = 0,
+) -> Outcome:
+    """The main job: make a model as small as the goal allows for a target, and prove it.
+
+    Args:
+        model: the trained network; it is not changed.
+        data: a :class:`Data`, or ``{"train": (x, y), "validation": ..., "test": ...}``; labels may be missing.
+        goal: what to minimise, under which limits, how sure to be; None: the smallest file that loses at most 1 point,
+            95 % sure.
+        target: where it will run; see ``featherweight targets``.
+        task: what the outputs mean: "classification" or "regression".
+        out: the run's folder; a run that was stopped continues there.
+        seed: of every random choice.
+
+    Raises:
+        FeatherweightError: see :mod:`featherweight.contracts`. An unmet goal is not an error: see ``Outcome.met``.
+    """
+    return run_job(_job(model, data, goal, target, task, seed), Path(out))
+
+
+def plan(
+    model: nn.Module,
+    data: object,
+    goal: Goal | None = None,
+    target: str | Target = "litert",
+    *,
+    task: str | Task = "classification",
+    out: str | Path = "featherweight-run",
+    seed: int = 0,
+) -> tuple[Plan, Path]:
+    """Plan and stop; the plan is written to ``out/plan.yaml``. Arguments as for :func:`compress`.
+
+    Raises:
+        PlanError: the folder's plan was edited: it is not overwritten.
+    """
+    job, path = _job(model, data, goal, target, task, seed), Path(out) / "plan.yaml"
+    run = Run(Path(out), identity_of(job))
+    with run.held():
+        chosen = first_plan(run, job)[0]
+        if path.exists() and path.read_text() != plan_text(chosen):
+            raise PlanError(
+                "A plan that somebody edited is not overwritten.",
+                f"{path} differs from the plan that this call makes",
+                "apply it with `featherweight apply`, or plan into another folder",
+            )
+        write_atomically(path, plan_text(chosen))
+    return chosen, path
+
+
+def apply(
+    model: nn.Module,
+    data: object,
+    chosen: Plan,
+    goal: Goal | None = None,
+    *,
+    task: str | Task = "classification",
+    out: str | Path = "featherweight-run",
+    seed: int = 0,
+) -> Outcome:
+    """Make a plan's file, certify it on test data, and report; nothing is searched. Arguments as for :func:`compress`.
+
+    Raises:
+        PlanError: the plan was made for another network.
+    """
+    job = _job(model, data, goal, chosen.target, task, seed)
+    if chosen.network != job.captured.fingerprint():
+        raise PlanError(
+            "A plan belongs to the network that it was made for.",
+            "this plan was made for another network, or for other weights",
+            "plan again for this one",
+        )
+    run = Run(Path(out), {**identity_of(job), "plan": plan_text(chosen)})
+    with run.held():
+        _, table, original, _ = first_plan(run, job)
+        record, file = stages.attempt(run, job, 1, chosen, original)
+        return finish(run, job, table, original, [record], file)
+
+
+def verify(
+    original: str | Path,
+    artefact: str | Path,
+    data: object,
+    goal: Goal | None = None,
+    target: str | Target = "litert",
+    *,
+    task: str | Task = "classification",
+) -> Certificate:
+    """The certificate of two files that are there already, from the data's test split."""
+    runtime = target_by_name(target) if isinstance(target, str) else target
+    kind = task_by_name(task) if isinstance(task, str) else task
+    test = (data if isinstance(data, Data) else Data.of(data)).test
+    return certify_callables(runtime.load(Path(original)), runtime.load(Path(artefact)), test, kind, goal or Goal())

@@ -1,0 +1,232 @@
+"""The command line: arguments to the same API. No logic of its own.
+
+Every command takes ``--json`` and then prints one JSON document and nothing else. Failures go to standard error in
+three lines (the rule, what came, what to try) and end with the error's own exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from featherweight import __version__, api
+from featherweight.contracts import EXIT_UNMET, FeatherweightError, Goal, describe
+from featherweight.demo import demo
+from featherweight.pipeline import Outcome
+from featherweight.planning.plans import read_plan
+from featherweight.quantities import byte_count, count, share
+from featherweight.report import card_of, summary_lines
+from featherweight.targets import TARGETS, target_by_name
+from featherweight.tasks import Data, Task, task_by_name
+
+_MODEL = "file.py:function, package.module:function, or a .pt2 file"
+_DATA = "file.py:function giving train/validation/test, or a folder of images by class"
+_CODES = """\
+exit codes: 0 goal met · 1 unexpected · 2 usage · 3 model · 4 data · 5 goal · 6 target · 7 run folder · 8 plan ·
+            9 lowering · 10 goal not met (the nearest result is there, marked as unmet)"""
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _print(args: argparse.Namespace, record: Any, lines: Callable[[], str]) -> None:
+    _say(json.dumps(record, indent=1) if args.json else lines())
+
+
+def _model_arguments(parser: argparse.ArgumentParser, *, data_required: bool = True) -> None:
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
+    parser.add_argument("--weights", metavar="FILE", help="safetensors, or a checkpoint (read with weights_only)")
+    parser.add_argument("--data", metavar="DATA", required=data_required, help=_DATA)
+    _image_arguments(parser)
+
+
+def _image_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image-size", metavar="H,W", help="resize images of a folder to this")
+    parser.add_argument("--task", default="classification", help="what outputs mean (default: classification)")
+
+
+def _goal_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-drop", metavar="1pp", default="1pp", help="largest loss of the metric (default: 1pp)")
+    parser.add_argument("--confidence", metavar="95%", default="95%", help="how sure to be (default: 95%%)")
+    parser.add_argument("--minimize", default="size", help="size or macs (default: size)")
+    parser.add_argument("--max-size", metavar="2MB", help="limit on the file")
+    parser.add_argument("--max-macs", metavar="40M", help="limit on multiply-accumulates for one sample")
+
+
+def _goal(args: argparse.Namespace) -> Goal:
+    return Goal(
+        max_drop=share(args.max_drop),
+        confidence=share(args.confidence),
+        minimize=args.minimize,
+        max_size_bytes=None if args.max_size is None else byte_count(args.max_size),
+        max_macs=None if args.max_macs is None else count(args.max_macs),
+    )
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", default="litert", help="see `featherweight targets` (default: litert)")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the run's folder; continues there")
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
+
+
+def _loaded(args: argparse.Namespace) -> tuple[nn.Module, Data, Task]:
+
+    task = task_by_name(args.task)
+    return api.load_model(args.model, args.weights), api.load_data(args.data, args.image_size), task
+
+
+def _compress(args: argparse.Namespace) -> int:
+
+    goal, target = _goal(args), target_by_name(args.target)
+    model, data, task = _loaded(args)
+    return _told(args, api.compress(model, data, goal, target, task=task, out=args.out, seed=args.seed))
+
+
+def _told(args: argparse.Namespace, outcome: Outcome) -> int:
+
+    files = (
+        f"\nartefact {outcome.artefact}\nplan     {outcome.artefact.parent / 'plan.yaml'}\nreport   {outcome.report}"
+    )
+    _print(args, card_of(outcome.story), lambda: summary_lines(outcome.story) + files)
+    return 0 if outcome.met else EXIT_UNMET
+
+
+def _inspect(args: argparse.Namespace) -> int:
+
+    model, data, _ = _loaded(args)
+    found = api.inspect(model, data)
+    _print(args, found.record(), found.text)
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+
+    goal, target = _goal(args), target_by_name(args.target)
+    model, data, task = _loaded(args)
+    plan, path = api.plan(model, data, goal, target, task=task, out=args.out, seed=args.seed)
+    record = {"plan": str(path), "predicted": dict(plan.predicted)}
+    record["choices"] = {unit: describe(steps) for unit, steps in plan.choices.items()}
+    _print(args, record, lambda: f"{path.read_text()}\nwritten to {path}")
+    return 0
+
+
+def _apply(args: argparse.Namespace) -> int:
+
+    plan = read_plan(args.plan)
+    goal = _goal(args)
+    target_by_name(plan.target)
+    model, data, task = _loaded(args)
+    return _told(args, api.apply(model, data, plan, goal, task=task, out=args.out, seed=args.seed))
+
+
+def _verify(args: argparse.Namespace) -> int:
+
+    task = task_by_name(args.task)
+    data = api.load_data(args.data, args.image_size)
+    certificate = api.verify(args.original, args.artefact, data, _goal(args), args.target, task=task)
+    record = {name: getattr(certificate, name) for name in certificate.__dataclass_fields__}
+    _print(args, record, lambda: certificate.statement)
+    return 0 if certificate.holds else EXIT_UNMET
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+
+    timings = target_by_name(args.target).benchmark(args.files, runs=args.runs, threads=args.threads)
+    record = [
+        {"file": str(file), "median_ms": t.median_ms, "p90_ms": t.p90_ms, "runs": t.runs, "threads": t.threads}
+        for file, t in zip(args.files, timings, strict=True)
+    ]
+    _print(
+        args,
+        record,
+        lambda: "\n".join(f"{r['median_ms']:9.3f} ms  (p90 {r['p90_ms']:.3f})  {r['file']}" for r in record),
+    )
+    return 0
+
+
+def _targets(args: argparse.Namespace) -> int:
+
+    record = []
+    for target in TARGETS:
+        missing = target.missing()
+        how = "ready" if missing is None else f'pip install "featherweight[{target.extra}]"'
+        record.append(
+            {"name": target.name, "ready": missing is None, "how": how, "types": target.capability.weight_types}
+        )
+    _print(args, record, lambda: "\n".join(f"{r['name']:12} {r['how']:40} {', '.join(r['types'])}" for r in record))
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+
+    return _told(args, demo(args.out))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="featherweight",
+        description="Make trained neural networks small and fast, and prove what that cost.",
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"featherweight {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_CODES,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        made.add_argument("--json", action="store_true", help="print one JSON document")
+        made.set_defaults(run=run)
+        return made
+
+    for name, run, text in (
+        ("compress", _compress, "the main job: plan, make, correct, certify and report"),
+        ("plan", _plan, "print and write a plan, and stop"),
+        ("apply", _apply, "make, certify and report a plan, edited or not"),
+    ):
+        made = command(name, run, text)
+        _model_arguments(made)
+        _goal_arguments(made)
+        _run_arguments(made)
+        if name == "apply":
+            made.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan's YAML")
+    _model_arguments(command("inspect", _inspect, "show a model's layers, what they cost, and what can't be changed"))
+    made = command("verify", _verify, "prove on test data what an artefact lost against the original")
+    made.add_argument("original", type=Path, help="the original's file for the target")
+    made.add_argument("artefact", type=Path, help="the artefact")
+    made.add_argument("--data", metavar="DATA", required=True, help=_DATA)
+    _image_arguments(made)
+    _goal_arguments(made)
+    made.add_argument("--target", default="litert", help="the runtime of both (default: litert)")
+    made = command("benchmark", _benchmark, "time files side by side in their runtime")
+    made.add_argument("files", nargs="+", type=Path, help="files of the target")
+    made.add_argument("--target", default="litert", help="their runtime (default: litert)")
+    made.add_argument("--runs", type=int, default=100, help="timed runs of each (default: 100)")
+    made.add_argument("--threads", type=int, default=1, help="the runtime's threads (default: 1)")
+    command("targets", _targets, "list the targets, and how to install what they need")
+    made = command("demo", _demo, "train a small network on handwritten digits and make it small for LiteRT")
+    made.add_argument("--out", metavar="DIR", type=Path, default=Path("demo-run"), help="(default: demo-run)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is the return value."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except FeatherweightError as error:
+        if args.json:
+            _say(json.dumps({"error": type(error).__name__, "rule": error.rule, "got": error.got, "try": error.remedy}))
+        else:
+            sys.stderr.write(f"featherweight: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("featherweight: stopped; the same command continues where it was\n")
+        return 130

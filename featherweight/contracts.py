@@ -1,0 +1,499 @@
+"""The values that travel between stages, and the errors a person can meet.
+
+Everything here is a frozen value. Nothing here computes on tensors, knows a runtime, or imports another part of
+Featherweight, so every part may import it.
+
+The errors, each with the exit code that the command line ends with::
+
+    FeatherweightError            1   never raised itself
+    ├── UsageError                2   the call's words are off
+    ├── ModelError                3   the model can't be read, captured or trusted
+    ├── DataError                 4   the data can't be read or can't support the work
+    ├── GoalError                 5   the goal contradicts itself
+    ├── TargetError               6   the target is unknown, or its extra isn't installed
+    ├── RunError                  7   the run's folder can't be used or written
+    ├── PlanError                 8   the plan doesn't fit this network, target or version
+    └── LoweringError             9   the target can't hold what the plan asks for
+
+A goal that was tried and not met is a result, not an error: the command line ends with ``EXIT_UNMET``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+EXIT_UNMET = 10
+
+Scalar = int | float | str | bool
+
+
+class FeatherweightError(Exception):
+    """A failure told in three parts: the rule, what came, what to do.
+
+    Args:
+        rule: what must hold, as a sentence ("The batch dimension must be free").
+        got: what came instead.
+        remedy: what the reader can do now.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, rule: str, got: str, remedy: str) -> None:
+        self.rule, self.got, self.remedy = rule, got, remedy
+        super().__init__(f"{rule}\n  got: {got}\n  try: {remedy}")
+
+
+class UsageError(FeatherweightError):
+    """The words of a call are off."""
+
+    exit_code = 2
+
+
+class ModelError(FeatherweightError):
+    """The model can't be read, captured or trusted."""
+
+    exit_code = 3
+
+
+class DataError(FeatherweightError):
+    """The data can't be read, or can't support the work."""
+
+    exit_code = 4
+
+
+class GoalError(FeatherweightError):
+    """The goal contradicts itself."""
+
+    exit_code = 5
+
+
+class TargetError(FeatherweightError):
+    """The target is unknown, or what it needs isn't installed."""
+
+    exit_code = 6
+
+
+class RunError(FeatherweightError):
+    """The run's folder can't be used or written."""
+
+    exit_code = 7
+
+
+class PlanError(FeatherweightError):
+    """The plan doesn't fit this network, target or version."""
+
+    exit_code = 8
+
+
+class LoweringError(FeatherweightError):
+    """The target can't hold what the plan asks for."""
+
+    exit_code = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that can't be done, kept as data and shown in the report.
+
+    Attributes:
+        subject: the layer, unit or node it is about.
+        action: what was wanted there ("lowrank", "quantization", "capture").
+        reason: why it can't be done.
+        remedy: what would make it possible; empty where nothing would.
+    """
+
+    subject: str
+    action: str
+    reason: str
+    remedy: str = ""
+
+
+Quantity = Literal["size", "macs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What to minimise, under which limits, and how sure to be.
+
+    Attributes:
+        max_drop: the largest loss of the task's metric, as a fraction (0.01 is one point of accuracy).
+        confidence: the probability that the certificate's bound must hold with, in (0.5, 1).
+        minimize: ``"size"`` (bytes of the artefact) or ``"macs"`` (multiply-accumulates for one sample).
+        max_size_bytes: a limit on the artefact's bytes, or None.
+        max_macs: a limit on the multiply-accumulates for one sample, or None.
+
+    Raises:
+        GoalError: a limit that no network can meet or that means nothing.
+    """
+
+    max_drop: float = 0.01
+    confidence: float = 0.95
+    minimize: Quantity = "size"
+    max_size_bytes: int | None = None
+    max_macs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.max_drop) and 0.0 <= self.max_drop < 1.0):
+            raise GoalError(
+                "The largest drop must lie between 0 and 1 (0 to 100 points).",
+                f"max_drop = {self.max_drop!r}",
+                "give it in points, like --max-drop 1pp, or as a fraction, like 0.01",
+            )
+        if not (math.isfinite(self.confidence) and 0.5 < self.confidence < 1.0):
+            raise GoalError(
+                "The confidence must lie between 50 % and 100 %, both excluded: no finite test makes anybody certain.",
+                f"confidence = {self.confidence!r}",
+                "95% is the usual choice",
+            )
+        if self.minimize not in ("size", "macs"):
+            raise GoalError(
+                "What is minimised must be one of: size, macs.",
+                f"minimize = {self.minimize!r}",
+                "--minimize size",
+            )
+        for name, value in (("max_size_bytes", self.max_size_bytes), ("max_macs", self.max_macs)):
+            if value is not None and value <= 0:
+                raise GoalError(
+                    "A limit must leave room for a network.",
+                    f"{name} = {value!r}",
+                    "give a positive number, or leave the limit out",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One act of one method on one unit, with its settings: ``Step("lowrank", {"rank": 32})``."""
+
+    method: str
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        return f"{self.method}({inside})" if inside else self.method
+
+
+Steps = tuple[Step, ...]
+
+
+def describe(steps: Steps) -> str:
+    """The steps as one line: ``lowrank(rank=32) > quantization(weights=int8, ...)``; ``keep`` where there are none."""
+    return " > ".join(str(step) for step in steps) or "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a layer, a unit or a network costs.
+
+    Attributes:
+        size_bytes: bytes in the artefact for weights, biases and their scales.
+        macs: multiply-accumulates for one sample.
+        parameters: number of stored values.
+    """
+
+    size_bytes: int
+    macs: int
+    parameters: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.size_bytes + other.size_bytes, self.macs + other.macs, self.parameters + other.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One thing that can be done to one unit, with its cost and its error.
+
+    Attributes:
+        unit: the unit's name.
+        steps: what is done, in order; empty keeps the unit as it is.
+        cost: of the unit after these steps.
+        error: predicted squared error of the unit's output per sample and position, ``tr(D G Dᵀ)`` plus the noise of
+            quantized activations, in the square of the output's own unit.
+        divergence: the error scaled by the unit's measured sensitivity: the predicted change of the network's outputs.
+    """
+
+    unit: str
+    steps: Steps
+    cost: Cost
+    error: float
+    divergence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All options of all units, what was refused, and what stays the same whatever is chosen.
+
+    Attributes:
+        options: for every unit its options; the first keeps the unit as it is.
+        refusals: what was asked of the methods and can't be done.
+        fixed: the cost of everything that no option touches.
+    """
+
+    options: Mapping[str, tuple[Option, ...]]
+    refusals: tuple[Refusal, ...]
+    fixed: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The chosen steps of every unit: a small YAML file that can be read, edited and replayed.
+
+    Attributes:
+        network: fingerprint of the network that the plan was made for.
+        target: name of the target.
+        choices: unit name → steps.
+        predicted: the cost and divergence that the table promised for these choices.
+    """
+
+    network: str
+    target: str
+    choices: Mapping[str, Steps]
+    predicted: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What a target can run, as data. Methods read this and never a target's name.
+
+    Attributes:
+        target: the target's name, for messages only.
+        weight_types: storage types of weights that its kernels execute ("float32", "float16", "int8").
+        activation_types: types of activations ("float32", "int8").
+        layer_kinds: for each weight type, the layer kinds that have a kernel for it.
+        channel_multiple: ranks and channel counts should be a multiple of this.
+        bytes_per_channel: for each weight type, bytes beside the weight and its bias for each output channel
+            (scales, zero points).
+        bytes_per_layer: bytes of the file's own description of one weighted layer, about.
+    """
+
+    target: str
+    weight_types: tuple[str, ...]
+    activation_types: tuple[str, ...]
+    layer_kinds: Mapping[str, frozenset[str]]
+    channel_multiple: int
+    bytes_per_channel: Mapping[str, int]
+    bytes_per_layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of an artefact: what an app must hand over.
+
+    Attributes:
+        name: the tensor's name in the file.
+        shape: for one sample, batch first.
+        dtype: numpy's name of the type.
+        layout: "NHWC", "NCHW" or "" where the tensor is no image.
+        scale: real value of one step, or None for real types.
+        zero_point: the integer that means zero, or None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str = ""
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file made for a target, byte for byte what ships.
+
+    Attributes:
+        target: name of the target.
+        file: the file's name inside the run's folder.
+        size_bytes: its length.
+        sha256: of its bytes.
+        inputs, outputs: what goes in and comes out.
+        operators: operator → how often, as the runtime lists them ("CONV_2D int8": 20).
+    """
+
+    target: str
+    file: str
+    size_bytes: int
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds for one sample, measured in the target's runtime, several files interleaved in one run.
+
+    Attributes:
+        median_ms, p90_ms: over the timed runs.
+        runs: how many were timed, after warming up.
+        threads: the runtime's threads.
+    """
+
+    median_ms: float
+    p90_ms: float
+    runs: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was measured on the artefact with data that no earlier stage saw, and whether the goal holds.
+
+    Attributes:
+        metric: the task's metric ("accuracy").
+        samples: test samples used.
+        original, artefact: the metric of both, in the target's own runtime.
+        drop: ``original - artefact``.
+        drop_bound: with probability ``confidence`` the true drop lies at or below this.
+        confidence: of the bound.
+        bound_method: the name of the bound ("exact", "tango", "bootstrap").
+        lost, gained: answers that turned wrong and that turned right; None where the metric isn't 0/1.
+        holds: whether ``drop_bound`` is at most the goal's drop.
+        statement: the claim in one plain sentence, or why it can't be made.
+        samples_needed: test samples that would do for the claim at these rates; None where more samples don't help.
+    """
+
+    metric: str
+    samples: int
+    original: float
+    artefact: float
+    drop: float
+    drop_bound: float
+    confidence: float
+    bound_method: str
+    lost: int | None
+    gained: int | None
+    holds: bool
+    statement: str
+    samples_needed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One turn of the correction loop: a plan, made into a file, measured on validation data.
+
+    Attributes:
+        number: from 1.
+        predicted_divergence: what the table promised for the whole network.
+        measured_divergence: of the artefact's outputs from the original's, on validation data.
+        size_bytes: of the artefact.
+        macs: of the compressed network.
+        check: the same figures as a certificate, but on validation data: it steers, it proves nothing.
+        plan: what was tried.
+    """
+
+    number: int
+    predicted_divergence: float
+    measured_divergence: float
+    size_bytes: int
+    macs: int
+    check: Certificate
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How well an artefact agrees with the network that it was lowered from, on data.
+
+    Attributes:
+        samples: compared.
+        largest, mean: absolute difference of outputs, in their own unit.
+        spread: standard deviation of the network's outputs, to read the differences against.
+        same_answers: share of samples with the same answer.
+    """
+
+    samples: int
+    largest: float
+    mean: float
+    spread: float
+    same_answers: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStory:
+    """One layer before and after.
+
+    Attributes:
+        name, kind: of the layer.
+        input_shape, output_shape: of one sample.
+        before, after: its cost on the target, kept and as planned.
+        activation_bytes: of its output for one sample, as float32.
+        chosen: the steps, in words ("keep" where there are none).
+        error, divergence: predicted for the choice.
+        refused: "method: reason" for everything that couldn't be done here.
+        options: how many options the table held.
+    """
+
+    name: str
+    kind: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    before: Cost
+    after: Cost
+    activation_bytes: int
+    chosen: str
+    error: float
+    divergence: float
+    refused: tuple[str, ...]
+    options: int
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The original or the artefact: a file, what it costs, how long it takes and where that goes.
+
+    Attributes:
+        artefact: the file.
+        macs, parameters: of the network inside.
+        peak_activation_bytes: of the captured graph for one sample, as float32.
+        timing: of the file in its runtime.
+        operators_ms: (operator, milliseconds) in execution order, each timed alone.
+        parts: where the file's bytes are.
+        parity: with the network that it was lowered from.
+    """
+
+    artefact: Artefact
+    macs: int
+    parameters: int
+    peak_activation_bytes: int
+    timing: Timing
+    operators_ms: tuple[tuple[str, float], ...]
+    parts: Mapping[str, int]
+    parity: Parity
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Everything that a report tells, as plain values.
+
+    Attributes:
+        goal, plan, certificate: of the run.
+        met: whether the goal holds, limits included.
+        verdict: the outcome in one plain sentence, with the reason where the goal is unmet.
+        original, compressed: side by side.
+        layers: in execution order.
+        attempts: turns of the correction loop.
+        refusals: what couldn't be done anywhere, with reasons.
+        samples: split name → how many samples it holds; "calibration" too.
+        hashes: "model", "data", "original", "artefact" → SHA-256.
+        versions: package → version.
+        device: the machine that timed it.
+        labelled: whether labels were there; without them the original's own answers stand in.
+    """
+
+    goal: Goal
+    plan: Plan
+    certificate: Certificate
+    met: bool
+    verdict: str
+    original: Side
+    compressed: Side
+    layers: tuple[LayerStory, ...]
+    attempts: tuple[Attempt, ...]
+    refusals: tuple[Refusal, ...]
+    samples: Mapping[str, int]
+    hashes: Mapping[str, str]
+    versions: Mapping[str, str]
+    device: str
+    labelled: bool

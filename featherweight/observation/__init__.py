@@ -1,0 +1,7 @@
+"""The calibration passes: Gram matrices, ranges, and the walk of dense and compressed side by side."""
+
+from featherweight.observation.evidence import Evidence, LayerEvidence, observe
+from featherweight.observation.ranges import observe_ranges
+from featherweight.observation.walk import walk
+
+__all__ = ["Evidence", "LayerEvidence", "observe", "observe_ranges", "walk"]

@@ -1,0 +1,108 @@
+"""Allocate: one option for every unit, the best that the goal allows, proven best.
+
+A multiple-choice knapsack: choose ``x_{u,o} ∈ {0, 1}`` with ``Σ_o x_{u,o} = 1`` for every unit, minimise the summed
+quantity under limits on the summed divergence and on the other quantities. Solved as a mixed-integer linear program to
+optimality (HiGHS, through ``scipy.optimize.milp``), after options are dropped that another option of the same unit
+beats in everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from featherweight.contracts import Goal, Option, Quantity, Table
+
+Choice = Mapping[str, Option]
+
+
+def undominated(options: tuple[Option, ...]) -> list[Option]:
+    """The options that no other beats or equals in bytes, MACs and divergence at once; ties keep the first."""
+    keys = [(o.cost.size_bytes, o.cost.macs, o.divergence) for o in options]
+    kept: list[int] = []
+    for index, key in enumerate(keys):
+        beaten = any(
+            all(a <= b for a, b in zip(other, key, strict=True)) and (other != key or at < index)
+            for at, other in enumerate(keys)
+            if at != index
+        )
+        if not beaten:
+            kept.append(index)
+    return [options[index] for index in kept]
+
+
+def allocate(table: Table, goal: Goal, budget: float) -> Choice | None:
+    """The cheapest choice whose summed predicted divergence stays within a budget.
+
+    Args:
+        table: all options.
+        goal: what is minimised, and the limits on bytes and MACs (they count the table's fixed cost).
+        budget: limit on the summed divergence.
+
+    Returns:
+        One option for every unit, or None where the limits can't be met together.
+    """
+    return _solve(table, goal, lambda programme: programme.quantity(goal.minimize), budget)
+
+
+def gentlest(table: Table, goal: Goal) -> Choice | None:
+    """The choice with the least summed divergence under the goal's limits on bytes and MACs; None where none fits."""
+    return _solve(table, goal, lambda programme: _scaled(programme.divergence, float(programme.divergence.max())), None)
+
+
+class _Programme:
+    """The table as arrays, one entry an undominated option."""
+
+    def __init__(self, table: Table) -> None:
+        self.rows = [undominated(options) for options in table.options.values()]
+        self.flat = [option for row in self.rows for option in row]
+        self.divergence = np.array([option.divergence for option in self.flat])
+        unit = np.repeat(np.arange(len(self.rows)), [len(row) for row in self.rows])
+        self.one_each = (unit == np.arange(len(self.rows))[:, None]).astype(float)
+
+    def quantity(self, name: Quantity) -> np.ndarray:
+        """Bytes or MACs of every option, float64."""
+        pick = (lambda cost: cost.size_bytes) if name == "size" else (lambda cost: cost.macs)
+        return np.array([pick(option.cost) for option in self.flat], dtype=float)
+
+
+def _solve(
+    table: Table, goal: Goal, objective: Callable[[_Programme], np.ndarray], budget: float | None
+) -> Choice | None:
+    if not table.options:
+        return {}
+    programme = _Programme(table)
+    constraints = [LinearConstraint(programme.one_each, 1, 1)]
+    if budget is not None:
+        constraints.append(LinearConstraint(_scaled(programme.divergence, budget), -np.inf, 1))
+    if goal.max_size_bytes is not None:
+        room = goal.max_size_bytes - table.fixed.size_bytes
+        constraints.append(LinearConstraint(programme.quantity("size"), -np.inf, room))
+    if goal.max_macs is not None:
+        constraints.append(LinearConstraint(programme.quantity("macs"), -np.inf, goal.max_macs - table.fixed.macs))
+    # Equal objectives go to the option with less divergence: a term too small to change the order of whole bytes.
+    tie = _scaled(programme.divergence, float(programme.divergence.sum())) * 0.5 if budget is not None else 0.0
+    solved = milp(
+        objective(programme) + tie,
+        constraints=constraints,
+        integrality=np.ones(len(programme.flat)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
+    )
+    if solved.x is None:
+        return None
+    chosen = [option for option, value in zip(programme.flat, solved.x, strict=True) if value > 0.5]
+    return {option.unit: option for option in chosen}
+
+
+def _scaled(divergence: np.ndarray, unit: float) -> np.ndarray:
+    """Divergence in some unit, so that the solver's absolute tolerances mean the same at every scale."""
+    return divergence / max(unit, 1e-300)
+
+
+def cheapest(table: Table, goal: Goal) -> Choice:
+    """The choice with the least of the goal's quantity, whatever it diverges: how far the table reaches."""
+    quantity = (lambda o: o.cost.size_bytes) if goal.minimize == "size" else (lambda o: o.cost.macs)
+    return {unit: min(options, key=lambda o: (quantity(o), o.divergence)) for unit, options in table.options.items()}

@@ -1,0 +1,51 @@
+"""Quantities as people write them: ``1pp``, ``95%``, ``2MB``."""
+
+from __future__ import annotations
+
+import re
+
+from featherweight.contracts import GoalError
+
+_NUMBER = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
+_SHARE = re.compile(_NUMBER + r"\s*(pp|points?|%|)")
+_BYTES = re.compile(_NUMBER + r"\s*(b|kb|mb|gb|kib|mib|gib|)", re.IGNORECASE)
+_COUNT = re.compile(_NUMBER + r"\s*(k|m|g|)", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def _match(pattern: re.Pattern[str], text: str, example: str) -> tuple[float, str]:
+    found = pattern.fullmatch(text.strip())
+    if found is None:
+        raise GoalError("A quantity is a number with its unit.", repr(text), f"write it like {example}")
+    return float(found[1]), found[2]
+
+
+def share(text: str) -> float:
+    """``1pp``, ``1%`` and ``0.01`` all mean one point: 0.01.
+
+    Raises:
+        GoalError: it isn't a quantity.
+    """
+    number, unit = _match(_SHARE, text, "1pp, 1% or 0.01")
+    return number if unit == "" else number / 100
+
+
+def byte_count(text: str) -> int:
+    """``320kB``, ``2MB``, ``1MiB`` or plain bytes.
+
+    Raises:
+        GoalError: it isn't a quantity.
+    """
+    number, unit = _match(_BYTES, text, "320kB or 2MB")
+    return int(number * _UNITS[unit.lower()])
+
+
+def count(text: str) -> int:
+    """``40M`` or a plain number.
+
+    Raises:
+        GoalError: it isn't a quantity.
+    """
+    number, unit = _match(_COUNT, text, "40M")
+    return int(number * _MULTIPLES[unit.lower()])

@@ -1,0 +1,292 @@
+"""The stages of a run as they are kept in its folder; what each does stands in its own package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from featherweight.audit.verify import compare, labels_of, outputs_of, parity
+from featherweight.contracts import (
+    Artefact,
+    Attempt,
+    Capability,
+    Certificate,
+    Goal,
+    LoweringError,
+    Parity,
+    Plan,
+    Table,
+    Timing,
+)
+from featherweight.methods import Method
+from featherweight.methods.apply import apply, rebuild
+from featherweight.network.capture import Network
+from featherweight.network.grids import Compressed, load_grids, load_state, save_compressed, with_grids
+from featherweight.observation.evidence import Evidence, load_evidence, observe, save_evidence
+from featherweight.planning.plans import plan_text, read_plan, write_plan
+from featherweight.planning.table import build_table
+from featherweight.records import read_record, write_record
+from featherweight.recovery import recover
+from featherweight.runs import Run
+from featherweight.targets import Target
+from featherweight.tasks.data import Data, Split
+from featherweight.tasks.task import Task
+
+_PARITY_SAMPLES = 64
+_REAL_TOLERANCE = 1e-3  # mean difference of outputs, in units of their spread
+_INTEGER_TOLERANCE = 0.1
+_BROKEN = 1e9  # the divergence of an artefact whose outputs aren't numbers; JSON has no infinity
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works on.
+
+    Attributes:
+        captured: the user's network, as captured.
+        network: the same with batch normalisation folded: what is compressed.
+        data: the three splits.
+        calibration: unlabelled samples, taken from the training split.
+        task, goal, target, methods: of the run.
+        seed: of every random choice.
+    """
+
+    captured: Network
+    network: Network
+    data: Data
+    calibration: Split
+    task: Task
+    goal: Goal
+    target: Target
+    methods: Sequence[Method]
+    seed: int = 0
+
+    @property
+    def capability(self) -> Capability:
+        """The target's capability data."""
+        return self.target.capability
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The original in the target's runtime.
+
+    Attributes:
+        artefact: its description.
+        path: its file.
+        validation: its outputs on validation data.
+        parity: of the file with the captured network.
+    """
+
+    artefact: Artefact
+    path: Path
+    validation: np.ndarray
+    parity: Parity
+
+
+def reference(run: Run, job: Job) -> Reference:
+    """Lower the original, run it on validation data, and compare it with the captured network."""
+
+    def make(folder: Path) -> None:
+        path = folder / f"original{job.target.suffix}"
+        artefact = job.target.lower(Compressed(job.network), path)
+        model = job.target.load(path)
+        np.save(folder / "validation.npy", outputs_of(model, job.data.validation, "running the original"))
+        write_record(artefact, folder / "artefact.json")
+        few = job.calibration.first(_PARITY_SAMPLES)
+        agreement = parity(_simulated(job.captured.module, few), outputs_of(model, few), job.task)
+        write_record(_agreed(agreement, _REAL_TOLERANCE), folder / "parity.json")
+
+    def load(folder: Path) -> Reference:
+        return Reference(
+            artefact=read_record(Artefact, folder / "artefact.json"),
+            path=folder / f"original{job.target.suffix}",
+            validation=np.load(folder / "validation.npy", allow_pickle=False),
+            parity=read_record(Parity, folder / "parity.json"),
+        )
+
+    return run.stage("1-reference", {}, make, load)
+
+
+def _agreed(agreement: Parity, tolerance: float) -> Parity:
+    """The parity, where the file computes what the network computes.
+
+    Raises:
+        LoweringError: it doesn't: the conversion is at fault, and nothing that follows would mean anything.
+    """
+    if agreement.mean > tolerance * max(agreement.spread, 1e-6):
+        raise LoweringError(
+            "A file must compute what the network computes that it was made from.",
+            f"outputs differ by {agreement.mean:.3g} on average, against a spread of {agreement.spread:.3g}",
+            "keep the layers around unusual operations as they are in the plan, and report the fault",
+        )
+    return agreement
+
+
+def _simulated(module: torch.nn.Module, split: Split) -> np.ndarray:
+    with torch.no_grad():
+        return np.concatenate([module(*batch.inputs).float().numpy() for batch in split.batches(_PARITY_SAMPLES)])
+
+
+def evidence(run: Run, job: Job) -> Evidence:
+    """Observe the calibration samples."""
+    return run.stage(
+        "2-evidence",
+        {"samples": len(job.calibration), "seed": job.seed},
+        lambda folder: save_evidence(observe(job.network, job.calibration, seed=job.seed), folder),
+        load_evidence,
+    )
+
+
+def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
+    """Build the table of options."""
+
+    def make(folder: Path) -> None:
+        whole = original.artefact.size_bytes
+        built = build_table(
+            job.network, seen, job.calibration, job.task, job.capability, job.methods, whole_bytes=whole
+        )
+        write_record(built, folder / "table.json")
+
+    names = [method.name for method in job.methods]
+    return run.stage("3-table", {"methods": names}, make, lambda folder: read_record(Table, folder / "table.json"))
+
+
+def build(job: Job, plan: Plan) -> Compressed:
+    """Apply a plan and recover what can be had back without training."""
+    applied = apply(job.network, plan, job.calibration, job.capability, job.methods, seed=job.seed)
+    return recover(job.network, applied, job.calibration, job.target)
+
+
+def compressed(run: Run, job: Job, name: str, plan: Plan) -> tuple[Compressed, Path]:
+    """Make a plan's network, and keep it as plan, state and grids."""
+
+    def make(folder: Path) -> None:
+        write_plan(plan, folder / "plan.yaml")
+        save_compressed(build(job, plan), folder)
+
+    def load(folder: Path) -> tuple[Compressed, Path]:
+        network = rebuild(job.network, read_plan(folder / "plan.yaml"), load_state(folder), job.capability, job.methods)
+        return Compressed(network, load_grids(folder)), folder
+
+    return run.stage(f"{name}-network", {"plan": plan_text(plan)}, make, load)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A plan made into a file.
+
+    Attributes:
+        artefact: its description.
+        path: the file.
+        parity: with the simulation of the compressed network.
+        network: what is inside.
+        plan: what made it.
+        folder: plan, state and grids.
+    """
+
+    artefact: Artefact
+    path: Path
+    parity: Parity
+    network: Network
+    plan: Plan
+    folder: Path
+
+
+def made(run: Run, job: Job, name: str, plan: Plan) -> Made:
+    """Lower a plan's network, and compare the file with its simulation."""
+    built, state = compressed(run, job, name, plan)
+
+    def make(folder: Path) -> None:
+        path = folder / f"artefact{job.target.suffix}"
+        write_record(job.target.lower(built, path), folder / "artefact.json")
+        few = job.calibration.first(_PARITY_SAMPLES)
+        found = outputs_of(job.target.load(path), few)
+        agreement = parity(_simulated(with_grids(built), few), found, job.task)
+        write_record(_agreed(agreement, _INTEGER_TOLERANCE), folder / "parity.json")
+
+    def load(folder: Path) -> Made:
+        return Made(
+            artefact=read_record(Artefact, folder / "artefact.json"),
+            path=folder / f"artefact{job.target.suffix}",
+            parity=read_record(Parity, folder / "parity.json"),
+            network=built.network,
+            plan=plan,
+            folder=state,
+        )
+
+    return run.stage(f"{name}-artefact", {"plan": plan_text(plan)}, make, load)
+
+
+def attempt(run: Run, job: Job, number: int, plan: Plan, original: Reference) -> tuple[Attempt, Made]:
+    """One turn of the correction loop: make the plan's file and measure it on validation data."""
+    name = f"4-attempt-{number:02d}"
+    file = made(run, job, name, plan)
+
+    def make(folder: Path) -> None:
+        validation = job.data.validation
+        outputs = outputs_of(job.target.load(file.path), validation, f"attempt {number}: checking on validation data")
+        check = compare(original.validation, outputs, validation, job.task, job.goal)
+        measured = min(float(job.task.divergence(original.validation, outputs)), _BROKEN)
+        predicted = float(plan.predicted.get("divergence", 0.0))
+        size = file.artefact.size_bytes
+        record = Attempt(number, predicted, measured, size, file.network.cost.macs, check, plan)
+        write_record(record, folder / "attempt.json")
+
+    def load(folder: Path) -> Attempt:
+        return read_record(Attempt, folder / "attempt.json")
+
+    return run.stage(f"{name}-check", {"plan": plan_text(plan)}, make, load), file
+
+
+def certificate(run: Run, job: Job, original: Reference, file: Made) -> Certificate:
+    """Run original and artefact on test data, once."""
+
+    def make(folder: Path) -> None:
+        test = job.data.test
+        before = outputs_of(job.target.load(original.path), test, "running the original on test data")
+        after = outputs_of(job.target.load(file.path), test, "running the artefact on test data")
+        np.save(folder / "labels.npy", labels_of(test, before, job.task))
+        write_record(compare(before, after, test, job.task, job.goal), folder / "certificate.json")
+
+    return run.stage(
+        "5-certificate",
+        {"artefact": file.artefact.sha256},
+        make,
+        lambda folder: read_record(Certificate, folder / "certificate.json"),
+    )
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """Milliseconds of both files, and of their operators."""
+
+    original: Timing
+    artefact: Timing
+    original_operators: tuple[tuple[str, float], ...]
+    artefact_operators: tuple[tuple[str, float], ...]
+
+
+def clocked(run: Run, job: Job, original: Reference, file: Made) -> Clocked:
+    """Time both files side by side, and each operator alone."""
+
+    def make(folder: Path) -> None:
+        paths = [original.path, file.path]
+        before, after = job.target.benchmark(paths, runs=200, threads=1)
+        operators = [job.target.profile(path, runs=30) for path in paths]
+        write_record(before, folder / "original.json")
+        write_record(after, folder / "artefact.json")
+        (folder / "operators.json").write_text(json.dumps(operators))
+
+    def load(folder: Path) -> Clocked:
+        rows = json.loads((folder / "operators.json").read_text())
+        before, after = (tuple((name, ms) for name, ms in row) for row in rows)
+        pair = [read_record(Timing, folder / f"{side}.json") for side in ("original", "artefact")]
+        return Clocked(pair[0], pair[1], before, after)
+
+    return run.stage("6-timing", {"artefact": file.artefact.sha256}, make, load)

@@ -1,0 +1,157 @@
+"""A run told as plain values: what the report and the card are written from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from featherweight.contracts import (
+    Attempt,
+    Certificate,
+    Goal,
+    LayerStory,
+    Option,
+    Plan,
+    Side,
+    Story,
+    Table,
+    describe,
+)
+from featherweight.stages import Clocked, Job, Made, Reference
+
+_PACKAGES = ("featherweight", "torch", "numpy", "scipy", "litert-torch", "ai-edge-litert")
+
+
+def versions() -> dict[str, str]:
+    """Package → version, for those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def identity_of(job: Job) -> dict[str, object]:
+    """What makes a run this run: plain values."""
+    return {
+        "model": job.captured.fingerprint(),
+        "data": job.data.fingerprint(),
+        "goal": {name: getattr(job.goal, name) for name in Goal.__dataclass_fields__},
+        "target": job.target.name,
+        "task": job.task.name,
+        "methods": [method.name for method in job.methods],
+        "seed": job.seed,
+        "versions": versions(),
+    }
+
+
+def device() -> str:
+    """The machine that times: processor and system, as they call themselves."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {platform.system()} {platform.machine()}"
+
+
+def verdict_of(goal: Goal, certificate: Certificate, file: Made) -> tuple[bool, str]:
+    """Whether the goal holds with its limits, and the outcome in one sentence."""
+    size, macs = file.artefact.size_bytes, file.network.cost.macs
+    missed = []
+    if not certificate.holds:
+        missed.append(certificate.statement)
+    if goal.max_size_bytes is not None and size > goal.max_size_bytes:
+        missed.append(f"The smallest file in reach has {size:,} bytes; the goal allows {goal.max_size_bytes:,}.")
+    if goal.max_macs is not None and macs > goal.max_macs:
+        missed.append(f"The network in reach takes {macs:,} MACs; the goal allows {goal.max_macs:,}.")
+    if missed:
+        return False, "Goal not met; this is the nearest result. " + " ".join(missed)
+    return True, "Goal met. " + certificate.statement
+
+
+def _layers(job: Job, table: Table, plan: Plan) -> tuple[LayerStory, ...]:
+    rows = []
+    for layer in job.network.layers:
+        options = table.options.get(layer.name, ())
+        chosen = _chosen(options, plan, layer.name)
+        refused = tuple(f"{r.action}: {r.reason}" for r in table.refusals if r.subject == layer.name)
+        rows.append(
+            LayerStory(
+                name=layer.name,
+                kind=layer.kind,
+                input_shape=layer.input_shape,
+                output_shape=layer.output_shape,
+                before=options[0].cost if options else layer.cost,
+                after=chosen.cost if chosen else layer.cost,
+                activation_bytes=layer.activation_bytes,
+                chosen=describe(plan.choices.get(layer.name, ())),
+                error=chosen.error if chosen else 0.0,
+                divergence=chosen.divergence if chosen else 0.0,
+                refused=refused,
+                options=len(options),
+            )
+        )
+    return tuple(rows)
+
+
+def _chosen(options: tuple[Option, ...], plan: Plan, unit: str) -> Option | None:
+    steps = plan.choices.get(unit, ())
+    return next((option for option in options if option.steps == steps), None)
+
+
+def story_of(
+    job: Job,
+    table: Table,
+    plan: Plan,
+    files: tuple[Reference, Made],
+    certificate: Certificate,
+    clock: Clocked,
+    attempts: tuple[Attempt, ...],
+) -> Story:
+    """Everything that a report tells."""
+    original, file = files
+    met, verdict = verdict_of(job.goal, certificate, file)
+    dense, small = job.captured, file.network
+    parts = job.target.parts
+    before = Side(
+        original.artefact, dense.cost.macs, dense.cost.parameters, dense.peak_activation_bytes, clock.original,
+        clock.original_operators, parts(original.path), original.parity,
+    )  # fmt: skip
+    after = Side(
+        file.artefact, small.cost.macs, small.cost.parameters, small.peak_activation_bytes, clock.artefact,
+        clock.artefact_operators, parts(file.path), file.parity,
+    )  # fmt: skip
+    data = job.data
+    return Story(
+        goal=job.goal,
+        plan=plan,
+        certificate=certificate,
+        met=met,
+        verdict=verdict,
+        original=before,
+        compressed=after,
+        layers=_layers(job, table, plan),
+        attempts=attempts,
+        refusals=table.refusals,
+        samples={
+            "train": len(data.train),
+            "calibration": len(job.calibration),
+            "validation": len(data.validation),
+            "test": len(data.test),
+        },
+        hashes={
+            "model": dense.fingerprint(),
+            "data": data.fingerprint(),
+            "original": original.artefact.sha256,
+            "artefact": file.artefact.sha256,
+        },
+        versions=versions(),
+        device=device(),
+        labelled=data.test.labels is not None,
+    )

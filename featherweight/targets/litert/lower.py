@@ -1,0 +1,206 @@
+"""From a network with encodings and grids to a ``.tflite`` file.
+
+litert-torch converts the graph; its strict mode turns exactly those operations into integer kernels whose inputs,
+weights and outputs carry grids, and leaves all others real. So the file computes what ``with_grids`` simulates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from featherweight.contracts import Artefact, LoweringError, TensorSpec
+from featherweight.network.encodings import AffineEncoding, HalfEncoding, encodings
+from featherweight.network.grids import Compressed, with_grids
+from featherweight.network.modules import weight_of
+from featherweight.targets.litert import flatbuffer
+from featherweight.targets.litert.packing import write_model
+from featherweight.targets.placement import integer_layers
+
+_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+class _ChannelsLast(nn.Module):
+    """The network with image inputs as phones hold them: (batch, height, width, channels)."""
+
+    def __init__(self, inner: nn.Module, images: list[bool]) -> None:
+        super().__init__()
+        self.inner, self.images = inner, images
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        turned = [x.permute(0, 3, 1, 2) if image else x for x, image in zip(inputs, self.images, strict=True)]
+        return self.inner(*turned)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Path]:
+    """Send what native code prints to a file, whose path is handed over, while the block runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = [os.dup(1), os.dup(2)]
+        with log.open("wb") as sink:
+            try:
+                os.dup2(sink.fileno(), 1)
+                os.dup2(sink.fileno(), 2)
+                yield log
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                for number, saved in zip((1, 2), kept, strict=True):
+                    os.dup2(saved, number)
+                    os.close(saved)
+
+
+@contextlib.contextmanager
+def _strict() -> Iterator[None]:
+    """Let the converter quantize what carries grids and nothing else; litert-torch has no switch for it.
+
+    It also takes two constants for one when the second is copied to where the first lay (its cache knows them by
+    address, and drops the copy). So constants are known by their content while the block runs.
+    """
+    from litert_torch._convert import litert_converter  # noqa: PLC0415
+    from litert_torch.backend import inline_consts  # noqa: PLC0415
+
+    api = litert_converter.converter_api_ext
+    plain = api.run_convert_to_tfl_passes
+
+    def strict(module: Any, passes: Any, config: Any) -> Any:
+        config.qdq_conversion_mode, config.strict_qdq_mode = "STRICT", True
+        return plain(module, passes, config)
+
+    with (
+        mock.patch.object(api, "run_convert_to_tfl_passes", strict),
+        mock.patch.object(inline_consts._ConstantFingerprint, "from_tensor", _content_of),
+    ):
+        yield
+
+
+def _content_of(tensor: torch.Tensor) -> str:
+    raw = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(raw).hexdigest()}"
+
+
+def is_image(tensor: torch.Tensor) -> bool:
+    """Whether an input is (batch, channels, height, width) of reals: an image, by its shape."""
+    return tensor.ndim == 4 and tensor.is_floating_point()
+
+
+def convert(compressed: Compressed) -> bytes:
+    """The network as the bytes of a ``.tflite`` file for one sample.
+
+    Raises:
+        LoweringError: the converter refuses.
+    """
+    example = compressed.network.example
+    images = [is_image(tensor) for tensor in example]
+    one = tuple(
+        x[:1].permute(0, 2, 3, 1).contiguous() if image else x[:1] for x, image in zip(example, images, strict=True)
+    )
+    module = _ChannelsLast(with_grids(compressed), images)
+    with quiet() as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside litert-torch
+        try:
+            import litert_torch  # noqa: PLC0415
+
+            with _strict():
+                content = litert_torch.convert(module, one).model_content()
+        except Exception as error:
+            tail = log.read_text(errors="replace").strip().splitlines()[-3:]
+            raise LoweringError(
+                "The LiteRT converter must take every operation of the network.",
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {' | '.join(tail)}",
+                "replace the operation that it names by one of the LiteRT operator set",
+            ) from error
+    return _finish(content, has_half=any(isinstance(e, HalfEncoding) for _, e in encodings(compressed.network.module)))
+
+
+def _finish(content: bytes, *, has_half: bool) -> bytes:
+    model = flatbuffer.read_model(content)
+    if has_half:
+        flatbuffer.store_half(model)
+    flatbuffer.shorten_names(model)
+    flatbuffer.drop_unused_buffers(model)
+    return write_model(model)
+
+
+def check_kernels(compressed: Compressed, content: bytes) -> None:
+    """Every layer that asked for an integer kernel got one.
+
+    Raises:
+        LoweringError: fewer integer kernels than integer layers.
+    """
+    counts = flatbuffer.operators_by_type(flatbuffer.read_model(content))
+    found = Counter({name: counts.get(f"{name} int8", 0) for name in _KERNELS})
+    asked = integer_layers(compressed.network)
+    if found.total() < len(asked):
+        names = ", ".join(layer.name for layer in asked[:8])
+        raise LoweringError(
+            "Every int8 layer must run on an integer kernel.",
+            f"{found.total()} integer kernels for {len(asked)} int8 layers ({names}, ...): {dict(counts)}",
+            "set the layers next to an unsupported operation to float16 in the plan",
+        )
+
+
+def check_weights(compressed: Compressed, content: bytes) -> None:
+    """Every encoded weight lies in the file, level by level.
+
+    Raises:
+        LoweringError: one doesn't: the converter changed it.
+    """
+    held = flatbuffer.weight_contents(flatbuffer.read_model(content))
+    for name, encoding in encodings(compressed.network.module):
+        module = compressed.network.module.get_submodule(name)
+        weight = weight_of(module)
+        if isinstance(encoding, AffineEncoding):
+            levels = encoding.grid.levels(weight, encoding.axis)
+            raw = levels.to(torch.int8).flatten().sort().values.numpy().tobytes()
+        else:
+            raw = weight.half().flatten().sort().values.numpy().tobytes()
+        if hashlib.sha256(raw).digest() not in held:
+            raise LoweringError(
+                "The file must hold the network's own weights.",
+                f"the {encoding.type_name} weight of {name!r} isn't in it",
+                "this is a fault of the conversion: report it with the plan; another plan may avoid it",
+            )
+
+
+def artefact_of(path: Path, content: bytes, images: list[bool]) -> Artefact:
+    """The description of a written file: its hash, what goes in and comes out, its operators."""
+    model = flatbuffer.read_model(content)
+    graph = model.subgraphs[0]
+
+    def spec(index: int, layout: str) -> TensorSpec:
+        from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
+
+        tensor = graph.tensors[index]
+        grid = tensor.quantization
+        scale = zero = None
+        if grid is not None and grid.scale is not None and len(grid.scale) > 0:
+            scale, zero = float(grid.scale[0]), int(grid.zeroPoint[0])
+        name = tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name
+        kind = flatbuffer.names_of(schema.TensorType)[tensor.type].lower()
+        return TensorSpec(name, tuple(int(size) for size in tensor.shape), kind, layout, scale, zero)
+
+    return Artefact(
+        target="litert",
+        file=path.name,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        inputs=tuple(spec(i, "NHWC" if im else "") for i, im in zip(graph.inputs, images, strict=True)),
+        outputs=tuple(spec(i, "") for i in graph.outputs),
+        operators=flatbuffer.operators_by_type(model),
+    )

@@ -1,0 +1,72 @@
+"""Gram algebra against plain least squares and measured errors, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featherweight.numerics.gram import covariance_of, output_error, refit
+
+
+def _rows(seed: int, count: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(width, width, generator=generator).double()
+    return torch.randn(count, width, generator=generator).double() @ mixing + torch.randn(width, generator=generator)
+
+
+def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return (rows.T @ rows / len(rows)).unsqueeze(0), rows.mean(0, keepdim=True)
+
+
+@given(st.integers(0, 1000), st.integers(2, 12), st.integers(1, 6))
+@settings(max_examples=30)
+def test_predicted_error_is_the_measured_one(seed: int, width: int, outputs: int) -> None:
+    rows = _rows(seed, 200, width)
+    gram, mean = _moments(rows)
+    generator = torch.Generator().manual_seed(seed + 1)
+    weight = torch.randn(outputs, width, generator=generator).double()
+    other = weight + 0.1 * torch.randn(outputs, width, generator=generator)
+    bias = (weight - other) @ mean[0]
+    measured = float((rows @ weight.T - rows @ other.T - bias).square().sum(1).mean())
+    predicted = output_error((other - weight).unsqueeze(0), covariance_of(gram, mean))
+    assert predicted == pytest.approx(measured, rel=1e-9)
+
+
+def test_refit_without_damping_is_least_squares() -> None:
+    rows = _rows(0, 500, 6)
+    targets = _rows(1, 500, 3)
+    gram, mean = _moments(rows)
+    covariance = covariance_of(gram, mean)
+    centred = rows - rows.mean(0)
+    cross = ((targets - targets.mean(0)).T @ centred / len(rows)).unsqueeze(0)
+    found = refit(torch.zeros(1, 3, 6), covariance, cross, damping=1e-12)[0]
+    expected = np.linalg.lstsq(centred.numpy(), (targets - targets.mean(0)).numpy(), rcond=None)[0].T
+    assert np.allclose(found.numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_refit_on_what_the_prior_computes_gives_the_prior() -> None:
+    rows = _rows(2, 300, 5)
+    gram, mean = _moments(rows)
+    covariance = covariance_of(gram, mean)
+    prior = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(3)).double()
+    assert torch.allclose(refit(prior, covariance, prior @ covariance), prior, atol=1e-10)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_a_singular_covariance_keeps_the_prior_where_nothing_is_known(rank: int) -> None:
+    basis = torch.randn(rank, 6, generator=torch.Generator().manual_seed(rank)).double()
+    covariance = (basis.T @ basis).unsqueeze(0)
+    prior = torch.randn(1, 2, 6, generator=torch.Generator().manual_seed(9)).double()
+    found = refit(prior, covariance, torch.zeros(1, 2, 6))
+    assert bool(torch.isfinite(found).all())
+    beyond = torch.eye(6).double() - torch.linalg.pinv(basis) @ basis if rank else torch.eye(6).double()
+    assert torch.allclose(found @ beyond, prior @ beyond, atol=1e-6)
+
+
+def test_groups_are_independent() -> None:
+    covariances = torch.stack([torch.eye(3).double(), 4 * torch.eye(3).double()])
+    difference = torch.ones(2, 2, 3).double()
+    assert output_error(difference, covariances) == pytest.approx(2 * 3 * 1 + 2 * 3 * 4)

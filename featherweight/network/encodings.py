@@ -48,7 +48,10 @@ class AffineEncoding(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight rounded to its grid, as real numbers."""
         grid = (self.scale, self.zero_point, self.axis, self.lowest, self.highest, torch.int8)
-        return _q.dequantize_per_channel.default(_q.quantize_per_channel.default(weight, *grid), *grid)
+        if weight.dtype == torch.float32:
+            return _q.dequantize_per_channel.default(_q.quantize_per_channel.default(weight, *grid), *grid)
+        # The operations know float32 alone; other types only ever simulate.
+        return self.grid.round(weight, self.axis)
 
     def describe(self) -> dict[str, Any]:
         """What rebuilds it, beside its buffers: plain JSON."""

@@ -29,7 +29,7 @@ from featherweight.targets.litert import flatbuffer
 from featherweight.targets.litert.packing import write_model
 from featherweight.targets.placement import integer_layers
 
-_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 class _ChannelsLast(nn.Module):
@@ -144,7 +144,7 @@ def check_kernels(compressed: Compressed, content: bytes) -> None:
         LoweringError: fewer integer kernels than integer layers.
     """
     counts = flatbuffer.operators_by_type(flatbuffer.read_model(content))
-    found = Counter({name: counts.get(f"{name} int8", 0) for name in _KERNELS})
+    found = Counter({name: counts.get(f"{name} int8", 0) for name in KERNELS})
     asked = integer_layers(compressed.network)
     if found.total() < len(asked):
         names = ", ".join(layer.name for layer in asked[:8])

@@ -1,0 +1,90 @@
+"""Recovery: means and batch statistics put right, grids fitted."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from featherweight.contracts import Plan, Step
+from featherweight.methods import METHODS
+from featherweight.methods.apply import apply
+from featherweight.network import capture
+from featherweight.recovery.grids import fit_grids
+from featherweight.recovery.statistics import correct_bias, reestimate_batch_norm
+from featherweight.targets.placement import Placement
+from featherweight.tasks.data import Split
+from featherweight.testing import ANY_TARGET, contract_problem
+
+
+def test_every_layers_mean_is_the_originals_again() -> None:
+    network, split = contract_problem()
+    module = copy.deepcopy(network.module)
+    for layer in network.layers:
+        own = module.get_submodule(layer.name)
+        own.weight.data += 0.05 * torch.randn_like(own.weight)
+    broken = capture(module, network.example)
+    corrected = correct_bias(network, broken, split)
+    x = split.take(range(len(split))).inputs[0]
+    means = {}
+    for name, one in (("original", network), ("broken", broken), ("corrected", corrected)):
+        seen = []
+        handles = [
+            one.module.get_submodule(layer.name).register_forward_hook(
+                lambda _, __, y: seen.append(y.mean(0) if y.ndim == 2 else y.mean((0, 2, 3)))
+            )
+            for layer in network.layers
+        ]
+        one.module(x)
+        for handle in handles:
+            handle.remove()
+        means[name] = torch.cat(seen)
+    assert (means["broken"] - means["original"]).abs().max() > 0.01
+    assert torch.allclose(means["corrected"], means["original"], atol=1e-9)
+    assert broken.module.grouped.bias is None
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.norm(torch.relu(self.first(x))))
+
+
+def test_batch_norm_gets_the_statistics_of_what_it_receives() -> None:
+    x = torch.randn(40, 6)
+    network = capture(Normed(), x[:2])
+    found = reestimate_batch_norm(network, Split.of(x), size=40)
+    received = torch.relu(network.module.first(x))
+    assert torch.allclose(found.module.norm.running_mean, received.mean(0), atol=1e-6)
+    assert torch.allclose(found.module.norm.running_var, received.var(0), atol=1e-5)
+    assert found.module.norm.momentum == network.module.norm.momentum
+    assert not found.module.norm.training
+    assert not torch.equal(found.module.norm.running_mean, network.module.norm.running_mean)
+
+
+def test_a_network_without_batch_norm_comes_back_as_it_is() -> None:
+    network, split = contract_problem()
+    assert reestimate_batch_norm(network, split) is network
+
+
+def test_grids_cover_what_was_seen_and_groups_share_one() -> None:
+    network, split = contract_problem()
+    nodes = [node.name for node in network.graph.graph.nodes if "relu" in node.name]
+    placement = Placement((tuple(nodes[:2]), (nodes[2],)), {nodes[2]: (1 / 256, -128)})
+    compressed = fit_grids(network, placement, split)
+    first, second, third = (compressed.grids[node] for node in nodes[:3])
+    assert first is second
+    assert (float(third.scale), int(third.zero_point)) == (1 / 256, -128)
+    assert float(first.scale) * 255 > 0.5
+
+
+def test_recovery_does_not_undo_a_plan() -> None:
+    network, split = contract_problem()
+    made = apply(network, Plan("n", "t", {"wide": (Step("lowrank", {"rank": 8}),)}), split, ANY_TARGET, METHODS)
+    corrected = correct_bias(network, made, split)
+    assert isinstance(corrected.module.wide, nn.Sequential)
+    assert torch.equal(corrected.module.wide[0].weight, made.module.wide[0].weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from torch import nn
 
 from featherweight import stages
+from featherweight.audit.verify import outputs_of
 from featherweight.audit.verify import verify as certify_callables
-from featherweight.contracts import Certificate, Goal, GoalError, Plan, PlanError
+from featherweight.contracts import Certificate, Goal, Plan, PlanError, UsageError
 from featherweight.files import write_atomically
 from featherweight.frontends import load_model
+from featherweight.methods.apply import check_steps
 from featherweight.network import Network, capture
 from featherweight.pipeline import Outcome, finish, first_plan, prepare, run_job
 from featherweight.planning.plans import plan_text, read_plan
@@ -20,7 +23,7 @@ from featherweight.runs import Run
 from featherweight.stages import Job
 from featherweight.story import identity_of
 from featherweight.targets import Target, target_by_name
-from featherweight.tasks import Data, Task, task_by_name
+from featherweight.tasks import Data, Split, Task, example_of, task_by_name, validate
 from featherweight.tasks import load_data as read_data
 
 __all__ = [
@@ -46,14 +49,14 @@ def load_data(source: str, image_size: str | None = None) -> Data:
 
     Raises:
         DataError: it can't be read.
-        GoalError: the image size isn't two numbers.
+        UsageError: the image size isn't two numbers.
     """
     size = None
     if image_size is not None:
-        parts = image_size.replace("x", ",").split(",")
-        if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-            raise GoalError("An image size is height and width.", repr(image_size), "write it like 224,224")
-        size = (int(parts[0]), int(parts[1]))
+        found = re.fullmatch(r"\s*0*([1-9][0-9]{0,4})\s*[x,]\s*0*([1-9][0-9]{0,4})\s*", image_size)
+        if found is None:
+            raise UsageError("An image size is height and width.", repr(image_size), "write it like 224,224")
+        size = (int(found[1]), int(found[2]))
     return read_data(source, size=size)
 
 
@@ -101,10 +104,12 @@ class Inspection:
 def inspect(model: nn.Module, data: object) -> Inspection:
     """Capture a model on the data's first samples and tell its layers, costs and refusals."""
     ready = data if isinstance(data, Data) else Data.of(data)
-    return Inspection(capture(model, ready.train.first(2).take(range(2)).inputs))
+    return Inspection(capture(model, example_of(ready)))
 
 
 def _job(model: nn.Module, data: object, goal: Goal | None, target: str | Target, task: str | Task, seed: int) -> Job:
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError("A seed is a whole number from 0 to 2⁶³ - 1.", repr(seed), "--seed 0")
     ready = target_by_name(target) if isinstance(target, str) else target
     kind = task_by_name(task) if isinstance(task, str) else task
     return prepare(model, data if isinstance(data, Data) else Data.of(data), goal or Goal(), ready, kind, seed=seed)
@@ -151,17 +156,17 @@ def plan(
     """Plan and stop; the plan is written to ``out/plan.yaml``. Arguments as for :func:`compress`.
 
     Raises:
-        PlanError: the folder's plan was edited: it is not overwritten.
+        PlanError: the folder holds a plan that was edited or certified: it is not overwritten.
     """
     job, path = _job(model, data, goal, target, task, seed), Path(out) / "plan.yaml"
     run = Run(Path(out), identity_of(job))
     with run.held():
         chosen = first_plan(run, job)[0]
-        if path.exists() and path.read_text() != plan_text(chosen):
+        if path.exists() and path.read_bytes() != plan_text(chosen).encode():
             raise PlanError(
-                "A plan that somebody edited is not overwritten.",
-                f"{path} differs from the plan that this call makes",
-                "apply it with `featherweight apply`, or plan into another folder",
+                "A certified plan is not overwritten by a first one.",
+                f"{path} is the plan of the artefact beside it",
+                "read it there, or plan into another folder",
             )
         write_atomically(path, plan_text(chosen))
     return chosen, path
@@ -180,7 +185,7 @@ def apply(
     """Make a plan's file, certify it on test data, and report; nothing is searched. Arguments as for :func:`compress`.
 
     Raises:
-        PlanError: the plan was made for another network.
+        PlanError: the plan was made for another network, or asks for what can't be done there.
     """
     job = _job(model, data, goal, chosen.target, task, seed)
     if chosen.network != job.captured.fingerprint():
@@ -189,6 +194,7 @@ def apply(
             "this plan was made for another network, or for other weights",
             "plan again for this one",
         )
+    check_steps(job.network, chosen, job.capability, job.methods)
     run = Run(Path(out), {**identity_of(job), "plan": plan_text(chosen)})
     with run.held():
         _, table, original, _ = first_plan(run, job)
@@ -205,8 +211,16 @@ def verify(
     *,
     task: str | Task = "classification",
 ) -> Certificate:
-    """The certificate of two files that are there already, from the data's test split."""
+    """The certificate of two files that are there already, from the data's test split.
+
+    Raises:
+        LoweringError: a file isn't one of the target's.
+        DataError: the data can't support the claim, or aren't what the files take.
+    """
     runtime = target_by_name(target) if isinstance(target, str) else target
     kind = task_by_name(task) if isinstance(task, str) else task
-    test = (data if isinstance(data, Data) else Data.of(data)).test
-    return certify_callables(runtime.load(Path(original)), runtime.load(Path(artefact)), test, kind, goal or Goal())
+    ready = data if isinstance(data, Data) else Data.of(data)
+    before, after = (runtime.load(Path(path)) for path in (original, artefact))
+    outputs = outputs_of(before, Split.of((example_of(ready), None)))
+    validate(ready, outputs.shape[1] if outputs.ndim > 1 else None, kind)
+    return certify_callables(before, after, ready.test, kind, goal or Goal())

@@ -1,26 +1,31 @@
 """The command line: arguments to the same API. No logic of its own.
 
-Every command takes ``--json`` and then prints one JSON document and nothing else. Failures go to standard error in
-three lines (the rule, what came, what to try) and end with the error's own exit code.
+Every command takes ``--json`` and then prints one JSON document and nothing else: what a user's own functions print
+goes to standard error. Failures go to standard error in three lines (the rule, what came, what to try), with ``--json``
+as a document too, and end with the error's own exit code.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from torch import nn
 
 from featherweight import __version__, api
-from featherweight.contracts import EXIT_UNMET, FeatherweightError, Goal, describe
+from featherweight.contracts import EXIT_UNMET, FeatherweightError, Goal, UsageError, describe
 from featherweight.demo import demo
+from featherweight.files import file_failure
 from featherweight.pipeline import Outcome
 from featherweight.planning.plans import read_plan
-from featherweight.quantities import byte_count, count, share
+from featherweight.quantities import byte_count, count, positive, share
+from featherweight.records import to_json
 from featherweight.report import card_of, summary_lines
 from featherweight.targets import TARGETS, target_by_name
 from featherweight.tasks import Data, Task, task_by_name
@@ -32,12 +37,16 @@ exit codes: 0 goal met · 1 unexpected · 2 usage · 3 model · 4 data · 5 goal
             9 lowering · 10 goal not met (the nearest result is there, marked as unmet)"""
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        raise UsageError("The command's words must follow its usage.", message, usage)
 
 
 def _print(args: argparse.Namespace, record: Any, lines: Callable[[], str]) -> None:
-    _say(json.dumps(record, indent=1) if args.json else lines())
+    args.stdout.write((json.dumps(record, indent=1) if args.json else lines()) + "\n")
 
 
 def _model_arguments(parser: argparse.ArgumentParser, *, data_required: bool = True) -> None:
@@ -77,20 +86,17 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _loaded(args: argparse.Namespace) -> tuple[nn.Module, Data, Task]:
-
     task = task_by_name(args.task)
     return api.load_model(args.model, args.weights), api.load_data(args.data, args.image_size), task
 
 
 def _compress(args: argparse.Namespace) -> int:
-
     goal, target = _goal(args), target_by_name(args.target)
     model, data, task = _loaded(args)
     return _told(args, api.compress(model, data, goal, target, task=task, out=args.out, seed=args.seed))
 
 
 def _told(args: argparse.Namespace, outcome: Outcome) -> int:
-
     files = (
         f"\nartefact {outcome.artefact}\nplan     {outcome.artefact.parent / 'plan.yaml'}\nreport   {outcome.report}"
     )
@@ -99,7 +105,6 @@ def _told(args: argparse.Namespace, outcome: Outcome) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-
     model, data, _ = _loaded(args)
     found = api.inspect(model, data)
     _print(args, found.record(), found.text)
@@ -107,7 +112,6 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-
     goal, target = _goal(args), target_by_name(args.target)
     model, data, task = _loaded(args)
     plan, path = api.plan(model, data, goal, target, task=task, out=args.out, seed=args.seed)
@@ -118,7 +122,6 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _apply(args: argparse.Namespace) -> int:
-
     plan = read_plan(args.plan)
     goal = _goal(args)
     target_by_name(plan.target)
@@ -127,17 +130,14 @@ def _apply(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-
     task = task_by_name(args.task)
     data = api.load_data(args.data, args.image_size)
     certificate = api.verify(args.original, args.artefact, data, _goal(args), args.target, task=task)
-    record = {name: getattr(certificate, name) for name in certificate.__dataclass_fields__}
-    _print(args, record, lambda: certificate.statement)
+    _print(args, json.loads(to_json(certificate)), lambda: certificate.statement)
     return 0 if certificate.holds else EXIT_UNMET
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-
     timings = target_by_name(args.target).benchmark(args.files, runs=args.runs, threads=args.threads)
     record = [
         {"file": str(file), "median_ms": t.median_ms, "p90_ms": t.p90_ms, "runs": t.runs, "threads": t.threads}
@@ -152,7 +152,6 @@ def _benchmark(args: argparse.Namespace) -> int:
 
 
 def _targets(args: argparse.Namespace) -> int:
-
     record = []
     for target in TARGETS:
         missing = target.missing()
@@ -165,12 +164,11 @@ def _targets(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-
     return _told(args, demo(args.out))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="featherweight",
         description="Make trained neural networks small and fast, and prove what that cost.",
         epilog=_CODES,
@@ -199,17 +197,17 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan's YAML")
     _model_arguments(command("inspect", _inspect, "show a model's layers, what they cost, and what can't be changed"))
     made = command("verify", _verify, "prove on test data what an artefact lost against the original")
-    made.add_argument("original", type=Path, help="the original's file for the target")
-    made.add_argument("artefact", type=Path, help="the artefact")
+    made.add_argument("original", metavar="ORIGINAL", type=Path, help="the original's file for the target")
+    made.add_argument("artefact", metavar="ARTEFACT", type=Path, help="the artefact")
     made.add_argument("--data", metavar="DATA", required=True, help=_DATA)
     _image_arguments(made)
     _goal_arguments(made)
     made.add_argument("--target", default="litert", help="the runtime of both (default: litert)")
     made = command("benchmark", _benchmark, "time files side by side in their runtime")
-    made.add_argument("files", nargs="+", type=Path, help="files of the target")
+    made.add_argument("files", metavar="FILE", nargs="+", type=Path, help="files of the target")
     made.add_argument("--target", default="litert", help="their runtime (default: litert)")
-    made.add_argument("--runs", type=int, default=100, help="timed runs of each (default: 100)")
-    made.add_argument("--threads", type=int, default=1, help="the runtime's threads (default: 1)")
+    made.add_argument("--runs", type=positive, default=100, help="timed runs of each (default: 100)")
+    made.add_argument("--threads", type=positive, default=1, help="the runtime's threads (default: 1)")
     command("targets", _targets, "list the targets, and how to install what they need")
     made = command("demo", _demo, "train a small network on handwritten digits and make it small for LiteRT")
     made.add_argument("--out", metavar="DIR", type=Path, default=Path("demo-run"), help="(default: demo-run)")
@@ -218,15 +216,30 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is the return value."""
-    args = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    stdout = sys.stdout
     try:
-        return int(args.run(args))
+        args = _parser().parse_args(words, argparse.Namespace(stdout=stdout))
+        with contextlib.redirect_stdout(sys.stderr if args.json else stdout):
+            return int(args.run(args))
     except FeatherweightError as error:
-        if args.json:
-            _say(json.dumps({"error": type(error).__name__, "rule": error.rule, "got": error.got, "try": error.remedy}))
-        else:
-            sys.stderr.write(f"featherweight: {error}\n")
-        return error.exit_code
+        return _told_failure(error, stdout if "--json" in words else None)
+    except OSError as error:
+        return _told_failure(file_failure(error.filename or "a file", error), stdout if "--json" in words else None)
     except KeyboardInterrupt:
         sys.stderr.write("featherweight: stopped; the same command continues where it was\n")
         return 130
+    except Exception as error:  # a fault of ours: its place is worth more than its words
+        traceback.print_exc()
+        fault = FeatherweightError("Nothing unexpected should happen.", repr(error), "report it with the lines above")
+        return _told_failure(fault, stdout if "--json" in words else None)
+
+
+def _told_failure(error: FeatherweightError, stdout: TextIO | None) -> int:
+    """Tell a failure, as a document where ``stdout`` is given; its exit code."""
+    if stdout is None:
+        sys.stderr.write(f"featherweight: {error}\n")
+    else:
+        record = {"error": type(error).__name__, "rule": error.rule, "got": error.got, "try": error.remedy}
+        stdout.write(json.dumps(record) + "\n")
+    return error.exit_code

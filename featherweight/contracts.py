@@ -43,7 +43,11 @@ class FeatherweightError(Exception):
 
     def __init__(self, rule: str, got: str, remedy: str) -> None:
         self.rule, self.got, self.remedy = rule, got, remedy
-        super().__init__(f"{rule}\n  got: {got}\n  try: {remedy}")
+        super().__init__(rule, got, remedy)
+
+    def __str__(self) -> str:
+        # From our own fields: whoever runs a graph (torch.fx) adds a page of its own to an exception's arguments.
+        return f"{self.rule}\n  got: {self.got}\n  try: {self.remedy}"
 
 
 class UsageError(FeatherweightError):
@@ -381,6 +385,8 @@ class Attempt:
         macs: of the compressed network.
         check: the same figures as a certificate, but on validation data: it steers, it proves nothing.
         plan: what was tried.
+        expected_lost, expected_gained: forecast shares of answers that turn wrong and right; 0 where the metric isn't
+            0/1.
     """
 
     number: int
@@ -390,6 +396,8 @@ class Attempt:
     macs: int
     check: Certificate
     plan: Plan
+    expected_lost: float = 0.0
+    expected_gained: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

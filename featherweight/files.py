@@ -9,6 +9,9 @@ from pathlib import Path
 
 from featherweight.contracts import RunError
 
+PARTIAL = ".partial"  # ends the name of everything that isn't finished yet
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: numpy's word for a write that was cut short
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file through a temporary neighbour and a rename: a reader sees the old file or the new one, whole.
@@ -20,20 +23,25 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        raise file_failure(path, error) from error
+    finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise RunError(
-            "The output folder must take what is written.",
-            f"{path}: {error.strerror}",
-            f"free {len(data):,} bytes there and run the same command again: it continues"
-            if full
-            else "choose a folder that you may write to with --out",
-        ) from error
+
+
+def file_failure(place: Path | str, error: OSError) -> RunError:
+    """What the system said about a file or folder, with the way out: room, or rights."""
+    return RunError(
+        "The files of a run must be readable and writable.",
+        f"{place}: {error.strerror or error}",
+        "free some space there and run the same command again: it continues where it was"
+        if error.errno in _FULL
+        else "choose a folder that you may write to with --out",
+    )

@@ -15,14 +15,14 @@ import numpy as np
 from torch import nn
 
 from featherweight import stages
-from featherweight.contracts import Attempt, Certificate, Goal, Plan, Story, Table
+from featherweight.contracts import Attempt, Certificate, Goal, Plan, PlanError, Story, Table
 from featherweight.files import write_atomically
 from featherweight.judgement import best_attempt, promises
 from featherweight.methods import METHODS, Method
 from featherweight.network import capture, fold_batch_norm
 from featherweight.observation.evidence import Evidence
 from featherweight.planning import Trial, allocate, cheapest, gentlest, next_budget, starting_budget
-from featherweight.planning.plans import plan_of
+from featherweight.planning.plans import plan_of, plan_text
 from featherweight.report import write_report
 from featherweight.runs import Run
 from featherweight.stages import Job, Made, Reference
@@ -30,7 +30,7 @@ from featherweight.story import identity_of, story_of
 from featherweight.targets import Target
 from featherweight.tasks.data import Data
 from featherweight.tasks.task import Task
-from featherweight.tasks.validation import validate
+from featherweight.tasks.validation import example_of, validate
 
 MOST_ATTEMPTS = 6
 CALIBRATION_SAMPLES = 512
@@ -70,7 +70,7 @@ def prepare(
     seed: int = 0,
 ) -> Job:
     """Capture the model, check the data, fold batch normalisation, and set calibration samples apart."""
-    captured = capture(model, data.train.first(2).take(range(2)).inputs)
+    captured = capture(model, example_of(data))
     validate(data, captured.output_shape[0] if captured.output_shape else None, task)
     network = fold_batch_norm(captured)
     drawn = np.random.default_rng(seed).permutation(len(data.train))[:CALIBRATION_SAMPLES]
@@ -84,7 +84,21 @@ def first_plan(run: Run, job: Job) -> tuple[Plan, Table, Reference, Evidence]:
     seen = stages.evidence(run, job)
     table = stages.table(run, job, seen, original)
     start = starting_budget(seen.outputs.numpy(), job.task, job.goal.max_drop)
-    return _choose(job, table, start)[0], table, original, seen
+    plan = _choose(job, table, start)[0]
+    _keep_edits(run.folder, plan)
+    return plan, table, original, seen
+
+
+def _keep_edits(folder: Path, first: Plan) -> None:
+    """Stop before a plan is overwritten that no stage of the run made."""
+    path = folder / "plan.yaml"
+    own = {plan_text(first).encode(), *(made.read_bytes() for made in (folder / "stages").glob("*/plan.yaml"))}
+    if path.exists() and path.read_bytes() not in own:
+        raise PlanError(
+            "A plan that somebody edited is not overwritten.",
+            f"{path} is none that this run made",
+            "apply it with `featherweight apply` and another --out, or move it away",
+        )
 
 
 def _choose(job: Job, table: Table, budget: float) -> tuple[Plan, bool]:
@@ -106,7 +120,7 @@ def correct(run: Run, job: Job, table: Table, seen: Evidence, original: Referenc
         if name not in tried:
             tried[name] = stages.attempt(run, job, len(tried) + 1, chosen, original)
         record = tried[name][0]
-        passed = promises(record.check, job.goal, len(job.data.test))
+        passed = promises(record, job.goal, len(job.data.test))
         trials.append(Trial(budget, record.predicted_divergence, record.measured_divergence, passed, exhausted))
     return list(tried.values())
 

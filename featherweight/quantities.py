@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 
-from featherweight.contracts import GoalError
+from featherweight.contracts import GoalError, UsageError
 
 _NUMBER = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 _SHARE = re.compile(_NUMBER + r"\s*(pp|points?|%|)")
@@ -19,6 +20,12 @@ def _match(pattern: re.Pattern[str], text: str, example: str) -> tuple[float, st
     if found is None:
         raise GoalError("A quantity is a number with its unit.", repr(text), f"write it like {example}")
     return float(found[1]), found[2]
+
+
+def _whole(number: float, unit: int) -> int:
+    if not math.isfinite(number * unit):
+        raise GoalError("A limit must be a finite number.", repr(number), "leave the limit out instead")
+    return round(number * unit)
 
 
 def share(text: str) -> float:
@@ -38,7 +45,7 @@ def byte_count(text: str) -> int:
         GoalError: it isn't a quantity.
     """
     number, unit = _match(_BYTES, text, "320kB or 2MB")
-    return int(number * _UNITS[unit.lower()])
+    return _whole(number, _UNITS[unit.lower()])
 
 
 def count(text: str) -> int:
@@ -48,4 +55,15 @@ def count(text: str) -> int:
         GoalError: it isn't a quantity.
     """
     number, unit = _match(_COUNT, text, "40M")
-    return int(number * _MULTIPLES[unit.lower()])
+    return _whole(number, _MULTIPLES[unit.lower()])
+
+
+def positive(text: str) -> int:
+    """A whole number from 1: timed runs, threads.
+
+    Raises:
+        UsageError: it isn't one.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text.strip()) or int(text) < 1:
+        raise UsageError("A count is a whole number from 1.", repr(text), "write it like 100")
+    return int(text)

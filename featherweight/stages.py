@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from featherweight.audit.forecast import forecast
 from featherweight.audit.verify import compare, labels_of, outputs_of, parity
 from featherweight.contracts import (
     Artefact,
@@ -119,7 +120,7 @@ def _agreed(agreement: Parity, tolerance: float) -> Parity:
     Raises:
         LoweringError: it doesn't: the conversion is at fault, and nothing that follows would mean anything.
     """
-    if agreement.mean > tolerance * max(agreement.spread, 1e-6):
+    if not agreement.mean <= tolerance * max(agreement.spread, 1e-6):  # a difference of NaN is none either
         raise LoweringError(
             "A file must compute what the network computes that it was made from.",
             f"outputs differ by {agreement.mean:.3g} on average, against a spread of {agreement.spread:.3g}",
@@ -235,7 +236,9 @@ def attempt(run: Run, job: Job, number: int, plan: Plan, original: Reference) ->
         measured = min(float(job.task.divergence(original.validation, outputs)), _BROKEN)
         predicted = float(plan.predicted.get("divergence", 0.0))
         size = file.artefact.size_bytes
-        record = Attempt(number, predicted, measured, size, file.network.cost.macs, check, plan)
+        labels = labels_of(validation, original.validation, job.task)
+        expected = forecast(original.validation, outputs, labels, job.task, job.seed) if job.task.binary else (0.0, 0.0)
+        record = Attempt(number, predicted, measured, size, file.network.cost.macs, check, plan, *expected)
         write_record(record, folder / "attempt.json")
 
     def load(folder: Path) -> Attempt:

@@ -49,9 +49,13 @@ def verify(original: Outputs, artefact: Outputs, split: Split, task: Task, goal:
 
 
 def parity(expected: np.ndarray, found: np.ndarray, task: Task) -> Parity:
-    """How well an artefact's outputs agree with those of the network that it was lowered from, (n, …) each."""
+    """How well an artefact's outputs agree with those of the network that it was lowered from, (n, …) each.
+
+    Raises:
+        DataError: the network's outputs aren't finite.
+    """
+    rows = task.answers(expected) == task.answers(np.nan_to_num(found))
     difference = np.abs(expected.astype(np.float64) - found.astype(np.float64))
-    rows = task.answers(expected) == task.answers(found)
     return Parity(
         samples=len(expected),
         largest=float(difference.max()),

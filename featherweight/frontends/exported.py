@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from featherweight.contracts import ModelError
+from featherweight.frontends.layers import with_layers
 from featherweight.frontends.weights import check_stored, read_checkpoint
 
 _WRITTEN_BY = "write the file with torch.export.save, or give the model as file.py:function"
@@ -75,7 +76,8 @@ def load_exported(path: Path) -> torch.fx.GraphModule:
     """The module in a ``.pt2`` file.
 
     Returns:
-        A module for inference, without input guards; ``train`` and ``eval`` change nothing in it.
+        A module for inference, in evaluation mode and without input guards. Its layers are modules of PyTorch's own
+        classes where they can be; ``train`` and ``eval`` act on those alone.
 
     Raises:
         ModelError: no such file, no exported program, one that could only be read by running code from the file, or
@@ -96,7 +98,7 @@ def load_exported(path: Path) -> torch.fx.GraphModule:
     # torch forbids both calls on exported programs. Nothing here depends on the mode, so they may do what they do.
     for method in ("train", "eval"):
         vars(module).pop(method, None)
-    return module
+    return with_layers(module)
 
 
 def _check_archive(content: bytes, name: str) -> None:

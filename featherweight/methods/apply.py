@@ -7,7 +7,6 @@ layer under the Gram matrix of those inputs. Errors are repaired as they arise i
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,9 +14,9 @@ import torch
 from torch import nn
 
 from featherweight.contracts import Capability, Plan, PlanError
-from featherweight.methods.seam import Method, apply_steps, subject_of
+from featherweight.methods.seam import Method, Subject, apply_steps, subject_of
 from featherweight.network.capture import Layer, Network, capture
-from featherweight.network.modules import bias_of, replace_module, set_bias, set_weight, weight_of
+from featherweight.network.modules import bias_of, copied, replace_module, set_bias, set_weight, weight_of
 from featherweight.numerics.gram import covariance_of, refit
 from featherweight.observation.evidence import OBSERVED_KINDS
 from featherweight.observation.rows import input_rows, output_rows, sample_positions, weight_rows
@@ -44,7 +43,7 @@ class _Builder:
         refittable = layer.replaceable and layer.kind in OBSERVED_KINDS
         if not refittable or not (steps or self.built):
             return None
-        module = copy.deepcopy(self.network.module.get_submodule(layer.name))
+        module = copied(self.network.module.get_submodule(layer.name))
         rows, targets = self._rows(layer, given, dense)
         mean, covariance = _moments(rows)
         if self.built:  # something upstream changed, so the inputs differ from those that the weight was trained on
@@ -114,7 +113,7 @@ def apply(
 
 def assemble(network: Network, built: dict[str, nn.Module]) -> Network:
     """A copy of the network with some layers replaced, captured anew."""
-    module = copy.deepcopy(network.module)
+    module = copied(network.module)
     for name, replacement in built.items():
         replace_module(module, name, replacement)
     return capture(module, network.example)
@@ -142,6 +141,25 @@ def check_plan(network: Network, plan: Plan) -> None:
             )
 
 
+def check_steps(network: Network, plan: Plan, capability: Capability, methods: Sequence[Method]) -> None:
+    """A plan can be applied: it fits the network, and its steps can be taken, tried under neutral statistics.
+
+    Raises:
+        PlanError: it doesn't, or a step can't.
+    """
+    check_plan(network, plan)
+    for name, steps in plan.choices.items():
+        if steps:
+            apply_steps(_neutral(network.layer(name), network.module.get_submodule(name), capability), steps, methods)
+
+
+def _neutral(layer: Layer, module: nn.Module, capability: Capability) -> Subject:
+    """The subject under inputs that are independent and of variance 1."""
+    groups, _, width = weight_rows(layer, weight_of(module)).shape
+    covariance = torch.eye(width, dtype=torch.float64).expand(groups, -1, -1)
+    return subject_of(layer, module, covariance, torch.zeros(groups, width).double(), 0.0, capability)
+
+
 def rebuild(
     network: Network,
     plan: Plan,
@@ -161,17 +179,14 @@ def rebuild(
     built: dict[str, nn.Module] = {}
     for layer in network.layers:
         steps = plan.choices.get(layer.name, ())
-        module = copy.deepcopy(network.module.get_submodule(layer.name))
+        module = copied(network.module.get_submodule(layer.name))
         bias = state.get(f"{layer.name}.bias")
         if bias is not None and bias_of(module) is None:  # the refit gave it one
             set_bias(module, torch.zeros_like(bias))
             built[layer.name] = module
         if steps:
-            groups, _, width = weight_rows(layer, weight_of(module)).shape
-            neutral = torch.eye(width, dtype=torch.float64).expand(groups, -1, -1)
-            subject = subject_of(layer, module, neutral, torch.zeros(groups, width).double(), 0.0, capability)
-            built[layer.name] = apply_steps(subject, steps, methods)
-    module = copy.deepcopy(network.module)
+            built[layer.name] = apply_steps(_neutral(layer, module, capability), steps, methods)
+    module = copied(network.module)
     for name, replacement in built.items():
         replace_module(module, name, replacement)
     try:

@@ -53,10 +53,10 @@ class LowRank:
         rank = settings.get("rank")
         reason = _obstacle(subject)
         most = min(subject.weight.shape[1:])
-        if reason or not isinstance(rank, int) or not 1 <= rank <= most:
+        if reason or set(settings) != {"rank"} or type(rank) is not int or not 1 <= rank <= most:
             raise PlanError(
-                "A rank must be a whole number between 1 and the layer's smaller side.",
-                f"rank {rank!r} for {subject.layer.name!r} {reason}".rstrip(),
+                "A rank, the one setting, must be a whole number between 1 and the layer's smaller side.",
+                f"{dict(settings)} for {subject.layer.name!r} {reason}".rstrip(),
                 f"a rank from 1 to {most}, or leave the layer out of the plan",
             )
         weight = effective_weight(subject)[0]

@@ -8,15 +8,13 @@ stand (Jacob et al. 2018, arXiv:1712.05877; Nagel et al. 2021, arXiv:2106.08295,
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
 from featherweight.contracts import PlanError, Refusal
 from featherweight.methods.seam import Settings, Subject, leaves, weight_type
 from featherweight.network.encodings import AffineEncoding, HalfEncoding, encode
-from featherweight.network.modules import weight_of
+from featherweight.network.modules import copied, weight_of
 from featherweight.numerics.affine import AffineGrid, fit_symmetric
 from featherweight.observation.rows import weight_rows
 
@@ -48,13 +46,13 @@ class Quantization:
             PlanError: settings that name no type pair offered here.
         """
         pair = (settings.get("weights"), settings.get("activations"))
-        if pair not in (("float16", "float32"), ("int8", "int8")):
+        if len(settings) != 2 or pair not in (("float16", "float32"), ("int8", "int8")):
             raise PlanError(
                 "Quantization knows weights=float16 with activations=float32, and weights=int8 with activations=int8.",
-                f"weights={pair[0]!r}, activations={pair[1]!r} for {subject.layer.name!r}",
+                f"{dict(settings)} for {subject.layer.name!r}",
                 "choose one of the two",
             )
-        module = copy.deepcopy(subject.module)
+        module = copied(subject.module)
         second_moment = _second_moment(subject.covariance, subject.mean)
         for position, leaf in enumerate(leaves(module)):
             if weight_type(leaf) != "float32":

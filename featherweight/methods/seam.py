@@ -8,7 +8,6 @@ the same bytes. Methods that may follow one another on a layer say so in ``follo
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,7 +18,7 @@ from torch import nn
 from featherweight.contracts import Capability, Cost, PlanError, Refusal, Scalar, Step, Steps
 from featherweight.network.capture import Layer
 from featherweight.network.encodings import AffineEncoding, encoding_of
-from featherweight.network.modules import bias_of, shift_bias, weight_of
+from featherweight.network.modules import bias_of, copied, shift_bias, weight_of
 from featherweight.numerics.gram import output_error
 from featherweight.observation.rows import weight_rows
 
@@ -105,9 +104,9 @@ def predicted_error(subject: Subject) -> float:
     effective = effective_weight(subject)
     error = output_error(effective - subject.weight.double(), subject.covariance)
     parts = leaves(subject.module)
-    if _is_integer(parts[0]):
+    if is_integer(parts[0]):
         error += subject.input_noise * float(effective.square().sum())
-    if len(parts) > 1 and _is_integer(parts[1]):
+    if len(parts) > 1 and is_integer(parts[1]):
         first = weight_rows(subject.layer, weight_of(parts[0])).double()
         spread = ((first @ subject.covariance) * first).sum(-1).clamp(min=0.0).sqrt()
         centre = (first @ subject.mean.double().unsqueeze(-1)).squeeze(-1)
@@ -116,7 +115,8 @@ def predicted_error(subject: Subject) -> float:
     return error
 
 
-def _is_integer(module: nn.Module) -> bool:
+def is_integer(module: nn.Module) -> bool:
+    """Whether a leaf asks for an integer kernel."""
     encoding = encoding_of(module)
     return isinstance(encoding, AffineEncoding) and encoding.integer
 
@@ -147,16 +147,22 @@ def apply_steps(subject: Subject, steps: Steps, methods: Sequence[Method]) -> nn
     """Run a chain of methods on a subject and let the bias take the mean of the error: ``b + (W − W̃) E[x]``.
 
     Raises:
-        PlanError: a step names a method that isn't in the catalogue.
+        PlanError: a step names a method that isn't in the catalogue, or can't follow the step before it.
     """
     known = {method.name: method for method in methods}
-    state = replace(subject, module=copy.deepcopy(subject.module))
-    for step in steps:
+    state = replace(subject, module=copied(subject.module))
+    for position, step in enumerate(steps):
         if step.method not in known:
             raise PlanError(
                 "Every step of a plan must name a method of the catalogue.",
                 f"{step.method!r} on {subject.layer.name!r}",
                 f"one of: {', '.join(known)}",
+            )
+        if position and steps[position - 1].method not in known[step.method].follows:
+            raise PlanError(
+                "A step must be able to follow the one before it.",
+                f"{step.method!r} after {steps[position - 1].method!r} on {subject.layer.name!r}",
+                "change their order, or leave one out",
             )
         state = replace(state, module=known[step.method].apply(state, step.settings))
     if steps:

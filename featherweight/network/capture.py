@@ -7,8 +7,9 @@ its ATen graph, with every weighted call tied to the module that owns its weight
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import hashlib
+import io
 import logging
 import warnings
 from collections import Counter
@@ -21,6 +22,7 @@ from torch import fx, nn
 from featherweight.contracts import Cost, ModelError, Refusal
 from featherweight.network.cost import macs_of_node
 from featherweight.network.geometry import Geometry, geometry_of
+from featherweight.network.modules import copied
 
 _aten = torch.ops.aten
 
@@ -175,7 +177,8 @@ def _export(module: nn.Module, example: tuple[torch.Tensor, ...]) -> fx.GraphMod
     shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # torch prints the graph on its way to an error, which says it in one line
+        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # notes of torch's own about recurrent layers; nothing a user can act on
             graph = torch.export.export(module, example, dynamic_shapes=shapes).module()
     except Exception as error:
@@ -312,7 +315,7 @@ def capture(module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) -
         raise ModelError("The model must be an nn.Module.", f"a {type(module).__name__}", "return the module itself")
     inputs = _as_tuple(example)
     _check_finite(module)
-    own = copy.deepcopy(module).eval().requires_grad_(False)
+    own = copied(module).eval().requires_grad_(False)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user has seen what their own network warns of

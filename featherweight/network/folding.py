@@ -7,7 +7,6 @@ arXiv:1712.05877, section 3.2).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from featherweight.network.capture import Layer, Network, capture
-from featherweight.network.modules import replace_module
+from featherweight.network.modules import copied, replace_module
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -51,7 +50,7 @@ def fold_batch_norm(network: Network) -> Network:
     pairs = list(_foldable(network))
     if not pairs:
         return network
-    module = copy.deepcopy(network.module)
+    module = copied(network.module)
     for layer, norm_name in pairs:
         owner = module.get_submodule(layer.name)
         norm = module.get_submodule(norm_name)

@@ -54,7 +54,7 @@ def with_grids(compressed: Compressed) -> fx.GraphModule:
         if grid is None:
             continue
         users = list(node.users)
-        levels = (float(grid.scale), int(grid.zero_point), grid.lowest, grid.highest, torch.int8)
+        levels = (*grid.describe(), torch.int8)
         with graph.inserting_after(node):
             quantized = graph.call_function(_q.quantize_per_tensor.default, (node, *levels))
         with graph.inserting_after(quantized):
@@ -70,10 +70,7 @@ def save_compressed(compressed: Compressed, folder: Path) -> None:
     """Write state and grids: ``state.safetensors`` and ``grids.json``. Structure is the plan's to tell."""
     tensors = {name: tensor.contiguous() for name, tensor in compressed.network.module.state_dict().items()}
     write_atomically(folder / "state.safetensors", save(tensors))
-    grids = {
-        node: [float(grid.scale), int(grid.zero_point), grid.lowest, grid.highest]
-        for node, grid in compressed.grids.items()
-    }
+    grids = {node: grid.describe() for node, grid in compressed.grids.items()}
     write_atomically(folder / "grids.json", json.dumps(grids, indent=1) + "\n")
 
 
@@ -85,7 +82,4 @@ def load_state(folder: Path) -> dict[str, torch.Tensor]:
 def load_grids(folder: Path) -> dict[str, AffineGrid]:
     """The grids that :func:`save_compressed` wrote."""
     rows = json.loads((folder / "grids.json").read_text())
-    return {
-        node: AffineGrid(torch.tensor(scale, dtype=torch.float32), torch.tensor(zero), int(lowest), int(highest))
-        for node, (scale, zero, lowest, highest) in rows.items()
-    }
+    return {node: AffineGrid.from_description(row) for node, row in rows.items()}

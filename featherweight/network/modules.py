@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import torch
 from torch import nn
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations, raised while it copies an exported program's module
+        return copy.deepcopy(module)
 
 
 def weight_of(module: nn.Module) -> torch.Tensor:

@@ -8,6 +8,7 @@ padding is exact.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,16 @@ class AffineGrid:
         """The grid's nearest reals to ``x``, same shape and type."""
         scale, zero_point = self._broadcast(x, axis)
         return ((self.levels(x, axis) - zero_point) * scale).to(x.dtype)
+
+    def describe(self) -> tuple[float, int, int, int]:
+        """A per-tensor grid as plain numbers: scale, zero point, lowest, highest."""
+        return float(self.scale), int(self.zero_point), self.lowest, self.highest
+
+    @classmethod
+    def from_description(cls, row: Sequence[float]) -> AffineGrid:
+        """The grid that :meth:`describe` told."""
+        scale, zero, lowest, highest = row
+        return cls(torch.tensor(scale, dtype=torch.float32), torch.tensor(int(zero)), int(lowest), int(highest))
 
     def _broadcast(self, x: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         if axis is None:

@@ -21,7 +21,7 @@ from torch import fx
 from featherweight.contracts import DataError, Refusal
 from featherweight.files import write_atomically
 from featherweight.network.capture import Layer, Network
-from featherweight.numerics.affine import fit_asymmetric, rounding_noise
+from featherweight.numerics.affine import AffineGrid, fit_asymmetric, rounding_noise
 from featherweight.numerics.gram import covariance_of
 from featherweight.observation.rows import input_rows, sample_positions
 from featherweight.progress import track
@@ -50,12 +50,14 @@ class LayerEvidence:
         gram: ``E[x xᵀ]``, (g, d, d), float64.
         mean: ``E[x]``, (g, d), float64.
         rows: how many rows were seen.
-        input_noise: mean squared rounding error of the input on its best int8 grid.
+        input_grid: the int8 grid with the least squared error for the input's values.
+        input_noise: that error, the mean square.
     """
 
     gram: torch.Tensor
     mean: torch.Tensor
     rows: int
+    input_grid: AffineGrid
     input_noise: float
 
     @property
@@ -100,7 +102,8 @@ class _Moments:
     def settle(self) -> LayerEvidence:
         sample = torch.cat(self.values)
         grid = fit_asymmetric(sample, self.low, self.high)
-        return LayerEvidence(self.gram / self.rows, self.total / self.rows, self.rows, rounding_noise(sample, grid))
+        gram, mean = self.gram / self.rows, self.total / self.rows
+        return LayerEvidence(gram, mean, self.rows, grid, rounding_noise(sample, grid))
 
 
 def _row_width(layer: Layer) -> int:
@@ -242,7 +245,9 @@ def save_evidence(evidence: Evidence, folder: Path) -> None:
         tensors[f"{name}/gram"] = layer.gram.contiguous()
         tensors[f"{name}/mean"] = layer.mean.contiguous()
     write_atomically(folder / "evidence.safetensors", save(tensors))
-    layers = {name: [layer.rows, layer.input_noise] for name, layer in evidence.layers.items()}
+    layers = {
+        name: [layer.rows, *layer.input_grid.describe(), layer.input_noise] for name, layer in evidence.layers.items()
+    }
     refusals = [[r.subject, r.action, r.reason, r.remedy] for r in evidence.refusals]
     record = {"samples": evidence.samples, "layers": layers, "refusals": refusals}
     write_atomically(folder / "evidence.json", json.dumps(record, indent=1) + "\n")
@@ -253,8 +258,10 @@ def load_evidence(folder: Path) -> Evidence:
     tensors = load_file(folder / "evidence.safetensors")
     record = json.loads((folder / "evidence.json").read_text())
     layers = {
-        name: LayerEvidence(tensors[f"{name}/gram"], tensors[f"{name}/mean"], rows, noise)
-        for name, (rows, noise) in record["layers"].items()
+        name: LayerEvidence(
+            tensors[f"{name}/gram"], tensors[f"{name}/mean"], rows, AffineGrid.from_description(grid), noise
+        )
+        for name, (rows, *grid, noise) in record["layers"].items()
     }
     refusals = tuple(Refusal(*row) for row in record["refusals"])
     return Evidence(layers, tensors["outputs"], record["samples"], refusals)

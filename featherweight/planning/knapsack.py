@@ -5,9 +5,9 @@ Choose one option of every class so that ``Σ weight ≤ budget`` and ``Σ value
 
 Notation: classes ``u``, options ``o``, values ``v``, weights ``w``, budget ``B``, multiplier ``λ ≥ 0``.
 
-1. The Lagrangian ``L(λ) = Σ_u min_o (v + λ w) − λ B`` is a lower bound for every ``λ``; its best ``λ`` is the slope at which
-   the greedy filling of the classes' lower convex hulls runs out of budget (Sinha & Zoltners 1979). That filling is
-   itself a feasible choice: an upper bound ``U``.
+1. The Lagrangian ``L(λ) = Σ_u min_o (v + λ w) − λ B`` is a lower bound for every ``λ``; its best ``λ`` is the slope at
+   which the greedy filling of the classes' lower convex hulls runs out of budget (Sinha & Zoltners 1979). That filling
+   is itself a feasible choice: an upper bound ``U``.
 2. An option's reduced cost ``r = v + λ w − min_o (v + λ w) ≥ 0`` is what the bound rises by when it is chosen. A choice
    better than ``U`` has ``Σ r ≤ U − 1 − L(λ)``, so options above that go at once (Pisinger 1995, section 3).
 3. What is left is a dynamic programme over the classes. States are (weight, value) pairs; a state goes when its
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def _greedy(weights: Sequence[np.ndarray], values: Sequence[np.ndarray], budget:
     hulls = [_hull(w, v) for w, v in zip(weights, values, strict=True)]
     steps = []
     for u, hull in enumerate(hulls):
-        for a, b in zip(hull, hull[1:], strict=False):
+        for a, b in pairwise(hull):
             more = weights[u][b] - weights[u][a]
             saved = values[u][a] - values[u][b]
             steps.append((saved / more if more > 0 else np.inf, more, u, b))
@@ -82,7 +83,7 @@ def _greedy(weights: Sequence[np.ndarray], values: Sequence[np.ndarray], budget:
 def _states(
     classes: Sequence[_Class], budget: float, gap: float
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """The dynamic programme: weights and values of the last states, and every class's (parent, option) of each state."""
+    """The dynamic programme: the last states' weights and values, and each class's (parent, option) of every state."""
     lightest = np.array([c.weights.min() for c in classes])
     rest = np.concatenate([np.cumsum(lightest[::-1])[::-1][1:], [0.0]])
     weight, value, reduced = np.zeros(1), np.zeros(1), np.zeros(1)

@@ -14,6 +14,8 @@ from featherweight.files import write_atomically
 _VERSION = 1
 _KEYS = {"featherweight_plan", "network", "target", "predicted", "units"}
 _LARGEST_BYTES = 8 << 20
+_LARGEST_FIGURE = 1e300
+_SHOWN = 200  # characters of a broken plan in a message
 _HEADER = """\
 # A Featherweight plan: for every layer, the steps that are applied to it, in order; [] keeps it as it is.
 # Edit it and run `featherweight apply MODEL --data DATA --plan plan.yaml --out DIR`.
@@ -72,14 +74,14 @@ def parse_plan(text: str, origin: str = "the plan") -> Plan:
         PlanError: it isn't one.
     """
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = str(error).replace("\n", " ")
+        document = yaml.load(text, _Loader)  # a safe loader
+    except Exception as error:  # yaml's constructors raise a dozen kinds for odd values
+        line = " ".join(str(error).split())[:_SHOWN]
         raise PlanError("A plan must be YAML.", f"{origin}: {line}", "undo the last edit, or plan again") from error
     if not isinstance(document, dict) or document.get("featherweight_plan") != _VERSION:
         raise PlanError(
             f"A plan must begin with featherweight_plan: {_VERSION}.",
-            f"{origin}: {str(document)[:80]!r}",
+            f"{origin}: {str(document)[:_SHOWN]!r}",
             "write one with `featherweight plan`",
         )
     unknown = set(document) - _KEYS
@@ -94,24 +96,48 @@ def parse_plan(text: str, origin: str = "the plan") -> Plan:
     if not isinstance(units, dict):
         raise PlanError("A plan's units must be a mapping.", f"{origin}: {type(units).__name__}", "plan again")
     choices = {str(unit): _steps(str(unit), steps, origin) for unit, steps in units.items()}
-    predicted = {str(key): float(value) for key, value in (document.get("predicted") or {}).items()}
+    predicted = _predicted(document.get("predicted") or {}, origin)
     return Plan(str(document["network"]), str(document["target"]), choices, predicted)
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader without aliases: a few lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("a plan has no anchors and aliases")
+        return super().compose_node(parent, index)
+
+
+def _predicted(values: Any, origin: str) -> dict[str, float]:
+    numbers = isinstance(values, dict) and all(isinstance(value, int | float) for value in values.values())
+    if not numbers or not all(-_LARGEST_FIGURE < value < _LARGEST_FIGURE for value in values.values()):
+        raise PlanError(
+            "What a plan predicts must be names with finite numbers.", f"{origin}: {values!r}"[:_SHOWN], "plan again"
+        )
+    return {str(key): float(value) for key, value in values.items()}
 
 
 def _steps(unit: str, steps: Any, origin: str) -> Steps:
     made = []
+    if not isinstance(steps, list | None):
+        raise PlanError(
+            "A unit's steps must be a list.", f"{origin}: {unit}: {steps!r}"[:_SHOWN], "write it like [{lowrank: ...}]"
+        )
     for step in steps or []:
         if not isinstance(step, dict) or len(step) != 1:
             raise PlanError(
                 "Every step must be a method with its settings.",
-                f"{origin}: {unit}: {step!r}",
+                f"{origin}: {unit}: {step!r}"[:_SHOWN],
                 "write it like {lowrank: {rank: 16}}",
             )
         ((method, settings),) = step.items()
         settings = settings or {}
         if not isinstance(settings, dict) or not all(isinstance(v, (int, float, str, bool)) for v in settings.values()):
             raise PlanError(
-                "A step's settings must be names with plain values.", f"{origin}: {unit}: {settings!r}", "see `plan`"
+                "A step's settings must be names with plain values.",
+                f"{origin}: {unit}: {settings!r}"[:_SHOWN],
+                "see what `featherweight plan` writes",
             )
         made.append(Step(str(method), {str(key): value for key, value in settings.items()}))
     return tuple(made)

@@ -1,14 +1,12 @@
 """The table: all options of all families for every layer, with cost and predicted divergence.
 
 Errors come from the evidence in closed form. What an error at one layer means for the network's answers is measured
-once a layer: one anchor option is put in place alone, and the divergence of the network's outputs from the original's
-is divided by that option's error. All other options of the layer scale with it (second-order: both are quadratic in a
-small perturbation).
+with a few options of the layer put in place alone; the others follow on the curve through them
+(:mod:`featherweight.planning.calibration`).
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,16 +15,28 @@ import torch
 from torch import nn
 
 from featherweight.contracts import Capability, Cost, Option, Refusal, Steps, Table
-from featherweight.methods.seam import Method, Subject, apply_steps, chains, cost_of, predicted_error, subject_of
+from featherweight.methods.seam import (
+    Method,
+    Subject,
+    apply_steps,
+    chains,
+    cost_of,
+    is_integer,
+    leaves,
+    predicted_error,
+    subject_of,
+)
 from featherweight.network.capture import Layer, Network
-from featherweight.network.modules import replace_module
+from featherweight.network.modules import copied, replace_module
+from featherweight.numerics.affine import AffineGrid
 from featherweight.observation.evidence import Evidence
+from featherweight.planning.calibration import divergence_curve, spread_anchors
 from featherweight.progress import track
 from featherweight.tasks.data import Split
 from featherweight.tasks.task import Task
 
 ANCHOR_SAMPLES = 128
-_SMALLEST = 1e-12
+ANCHORS = 4
 _BROKEN = 1e9
 
 
@@ -53,13 +63,13 @@ def _row(layer: Layer, subject: Subject, methods: Sequence[Method]) -> tuple[_Ro
     return _Row(layer, subject, entries), refusals
 
 
-def _anchor(row: _Row) -> tuple[Steps, float] | None:
-    """The option whose error lies in the middle: far from rounding noise, near enough to be a small perturbation."""
-    ranked = sorted((entry for entry in row.entries if entry[2] > 0.0), key=lambda entry: entry[2])
-    if not ranked:
-        return None
-    steps, _, error = ranked[len(ranked) // 2]
-    return steps, error
+class _Rounded(nn.Module):
+    def __init__(self, grid: AffineGrid) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.grid.round(x)
 
 
 class _Sensitivity:
@@ -67,14 +77,16 @@ class _Sensitivity:
 
     def __init__(self, network: Network, evidence: Evidence, split: Split, task: Task) -> None:
         count = min(len(split), ANCHOR_SAMPLES)
-        self.module = copy.deepcopy(network.module)
+        self.module = copied(network.module)
         self.inputs = split.take(range(count)).inputs
         self.reference = evidence.outputs[:count].numpy()
         self.task = task
 
-    def measure(self, name: str, replacement: nn.Module) -> float:
+    def measure(self, name: str, replacement: nn.Module, grid: AffineGrid) -> float:
+        """The divergence with one layer replaced; an integer kernel's input is rounded to its grid."""
         original = self.module.get_submodule(name)
-        replace_module(self.module, name, replacement)
+        integer = is_integer(leaves(replacement)[0])
+        replace_module(self.module, name, nn.Sequential(_Rounded(grid), replacement) if integer else replacement)
         with torch.no_grad():
             outputs = self.module(*self.inputs).float().numpy()
         replace_module(self.module, name, original)
@@ -117,18 +129,23 @@ def build_table(
         subject = subject_of(layer, module, seen.covariance, seen.mean, seen.input_noise, capability)
         row, refused = _row(layer, subject, methods)
         refusals += refused
-        options[layer.name] = _calibrated(row, sensitivity, methods)
+        options[layer.name] = _calibrated(row, sensitivity, methods, seen.input_grid)
         kept += cost_of(layer, module, capability)
     whole = network.cost
     fixed = Cost(whole_bytes - kept.size_bytes, whole.macs - kept.macs, whole.parameters - kept.parameters)
     return Table(options, tuple(refusals), fixed)
 
 
-def _calibrated(row: _Row, sensitivity: _Sensitivity, methods: Sequence[Method]) -> tuple[Option, ...]:
+def _calibrated(
+    row: _Row, sensitivity: _Sensitivity, methods: Sequence[Method], grid: AffineGrid
+) -> tuple[Option, ...]:
     name = row.layer.name
-    anchor = _anchor(row)
-    slope = 0.0
-    if anchor is not None:
-        steps, error = anchor
-        slope = max(sensitivity.measure(name, apply_steps(row.subject, steps, methods)), _SMALLEST) / error
-    return tuple(Option(name, steps, cost, error, slope * error) for steps, cost, error in row.entries)
+    errors = [error for _, _, error in row.entries]
+    anchors = spread_anchors(errors, ANCHORS)
+    built = [apply_steps(row.subject, row.entries[anchor][0], methods) for anchor in anchors]
+    measured = [sensitivity.measure(name, module, grid) for module in built]
+    curve = divergence_curve([errors[anchor] for anchor in anchors], measured, errors)
+    return tuple(
+        Option(name, steps, cost, error, float(divergence))
+        for (steps, cost, error), divergence in zip(row.entries, curve, strict=True)
+    )

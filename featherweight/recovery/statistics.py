@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
 from featherweight.methods.seam import leaves
 from featherweight.network.capture import Layer, Network, capture
-from featherweight.network.modules import shift_bias
+from featherweight.network.modules import copied, shift_bias
 from featherweight.observation.evidence import OBSERVED_KINDS
 from featherweight.observation.walk import walk
 from featherweight.tasks.data import Split
@@ -25,7 +23,7 @@ def reestimate_batch_norm(network: Network, split: Split, *, size: int = 32) -> 
     """
     if not any(isinstance(module, _NORMS) for module in network.module.modules()):
         return network
-    module = copy.deepcopy(network.module)
+    module = copied(network.module)
     norms = [child for child in module.modules() if isinstance(child, _NORMS) and child.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -51,7 +49,7 @@ def correct_bias(original: Network, compressed: Network, split: Split) -> Networ
         compressed: the same with layers replaced under the same names.
         split: calibration samples, all held at once.
     """
-    module = copy.deepcopy(compressed.module)
+    module = copied(compressed.module)
     corrected = {layer.name for layer in original.layers if layer.replaceable and layer.kind in OBSERVED_KINDS}
 
     def visit(layer: Layer, dense: torch.Tensor, given: torch.Tensor) -> nn.Module | None:

@@ -59,13 +59,8 @@ def _drawings(story: Story) -> Markup:
     pictures = []
     if predicted:
         left_out = [one.number for one in story.attempts if one not in predicted]
-        pictures.append(
-            _framed(
-                _divergences(predicted, story),
-                "On the dashed line the prediction is right; attempts in the order of their making.",
-                left_out,
-            )
-        )
+        words = "On the dashed line the prediction is right. The thin line joins the attempts in order."
+        pictures.append(_framed(_divergences(predicted, story), words, left_out))
     if bounded:
         left_out = [one.number for one in story.attempts if one not in bounded]
         words = "Above the dashed line the drop may be larger than the goal allows."

@@ -13,6 +13,7 @@ from featherweight.report.markup import Markup, element
 COLOURS = 8  # classes c0 … c7 of the style sheet; the last is for everything that came too late for one of its own
 _CHARACTER = 6.8  # width of a character of a drawing's text, about
 _LEFT, _RIGHT = 16.0, 704.0  # of the interval's scale
+_THINNEST = 1.2  # of the 100 that a pair of bars is wide: something is there, however little
 _NAMES, _LONGEST = 76.0, 520.0  # room for the names of bars, and for the longest bar
 
 Show = Callable[[float], str]
@@ -27,9 +28,10 @@ def drawing(width: int, height: int, label: str, *shapes: Markup) -> Markup:
 def pair_bar(before: float, after: float, largest: float) -> Markup:
     """Two thin bars, one above the other, on the scale of a column; the numbers stand beside them."""
     scale = 100.0 / largest if largest > 0 else 0.0
+    widths = [max(amount * scale, _THINNEST) if amount > 0 else 0.0 for amount in (before, after)]
     bars = (
-        element("rect", width=before * scale, height=4, y=0, class_="was"),
-        element("rect", width=after * scale, height=4, y=5, class_="is"),
+        element("rect", width=widths[0], height=4, y=0, class_="was"),
+        element("rect", width=widths[1], height=4, y=5, class_="is"),
     )
     attributes = {"viewBox": "0 0 100 9", "preserveAspectRatio": "none", "aria_hidden": "true", "class_": "pair"}
     return element("svg", *bars, **attributes)

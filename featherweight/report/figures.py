@@ -30,7 +30,7 @@ def milliseconds(value: float) -> str:
         return plain(value)
     if abs(value) >= 1000:
         return f"{value / 1000:,.2f} s"
-    return f"{value:.2f} ms" if abs(value) >= 0.1 else f"{value:.2g} ms"
+    return f"{value:.2f} ms" if abs(value) >= 0.1 else f"{value:.3g} ms"
 
 
 def percent(fraction: float) -> str:

@@ -10,7 +10,7 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #faf9f6; --card: #ffffff; --ink: #1d2126; --soft: #5a626c; --line: #e0ddd5; --head: #f3f1ec;
-  --accent: #0068a8; --was: #b3b7bd; --met: #00704c; --met-tint: #e4f3ec; --unmet: #ad3c00; --unmet-tint: #fbeae0;
+  --accent: #0068a8; --was: #b3b7bd; --met: #00704c; --met-tint: #e4f3ec; --unmet: #ad3c00;
   --c0: #0072b2; --c1: #e69f00; --c2: #009e73; --c3: #cc79a7; --c4: #56b4e9; --c5: #d55e00; --c6: #6f4fa3;
   --c7: #9aa0a6;
   --sans: Inter, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", system-ui, sans-serif;
@@ -19,7 +19,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171b; --card: #1b1f24; --ink: #e9e7e2; --soft: #a3abb5; --line: #333a42; --head: #22272d;
-    --accent: #62b5ee; --was: #5d656e; --met: #4fcf9f; --met-tint: #13302a; --unmet: #ff9a62; --unmet-tint: #38211a;
+    --accent: #62b5ee; --was: #5d656e; --met: #4fcf9f; --met-tint: #13302a; --unmet: #ff9a62;
     --c0: #3d9bd8; --c1: #f0b43c; --c2: #2fc495; --c3: #dd9bc1; --c4: #8ccdf3; --c5: #f07f3c; --c6: #a98be0;
     --c7: #7d858e;
   }
@@ -81,7 +81,7 @@ thead th { border-top: 0; background: var(--head); color: var(--soft); font-size
 .number { text-align: right; }
 td.number, td[colspan] { white-space: nowrap; }
 tbody tr:hover { background: var(--head); }
-tr.chosen { background: var(--met-tint); }
+tr.chosen { background: var(--head); }
 th small, td small { display: block; color: var(--soft); font-weight: 400; }
 th small { white-space: nowrap; }
 thead button { padding: 0; border: 0; background: none; color: inherit; font: inherit; text-align: inherit; }

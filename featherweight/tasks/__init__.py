@@ -9,7 +9,7 @@ from featherweight.tasks.images import read_image_folder
 from featherweight.tasks.regression import REGRESSION
 from featherweight.tasks.source import load_data
 from featherweight.tasks.task import Task
-from featherweight.tasks.validation import validate
+from featherweight.tasks.validation import example_of, validate
 
 TASKS: tuple[Task, ...] = (CLASSIFICATION, REGRESSION)
 
@@ -35,6 +35,7 @@ __all__ = [
     "Data",
     "Split",
     "Task",
+    "example_of",
     "load_data",
     "read_image_folder",
     "task_by_name",

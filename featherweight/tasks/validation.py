@@ -30,8 +30,7 @@ def validate(data: Data, classes: int | None = None, task: Task = CLASSIFICATION
     """
     splits = data.splits()
     for name, split in splits.items():
-        if not len(split):
-            raise DataError("Every split holds samples.", f"no sample in {name}", "move some samples there")
+        _check_filled(name, split)
     _check_shapes(splits)
     for name, split in splits.items():
         labels = split.labels
@@ -42,6 +41,23 @@ def validate(data: Data, classes: int | None = None, task: Task = CLASSIFICATION
         _check_repeatable(name, split)
     if not allow_leaks:
         _check_leaks(splits)
+
+
+def example_of(data: Data) -> tuple[torch.Tensor, ...]:
+    """The inputs of the first training samples, at most two: what a network is captured on.
+
+    Raises:
+        DataError: there are none, or they hold NaN or infinity.
+    """
+    few = data.train.first(2)
+    _check_filled("train", few)
+    _check_finite("train", few)
+    return few.take(range(len(few))).inputs
+
+
+def _check_filled(name: str, split: Split) -> None:
+    if not len(split):
+        raise DataError("Every split holds samples.", f"no sample in {name}", "move some samples there")
 
 
 def _check_shapes(splits: Mapping[str, Split]) -> None:

@@ -10,12 +10,26 @@ from torch import nn
 from featherweight.contracts import Plan, Step
 from featherweight.methods import METHODS
 from featherweight.methods.apply import apply
-from featherweight.network import capture
+from featherweight.network import Network, capture
 from featherweight.recovery.grids import fit_grids
 from featherweight.recovery.statistics import correct_bias, reestimate_batch_norm
 from featherweight.targets.placement import Placement
 from featherweight.tasks.data import Split
 from featherweight.testing import ANY_TARGET, contract_problem
+
+
+def _means(network: Network, x: torch.Tensor) -> torch.Tensor:
+    """The mean of every channel of every layer's output, one after the other."""
+    seen: list[torch.Tensor] = []
+
+    def see(_: nn.Module, __: object, y: torch.Tensor) -> None:
+        seen.append(y.mean(0) if y.ndim == 2 else y.mean((0, 2, 3)))
+
+    handles = [network.module.get_submodule(layer.name).register_forward_hook(see) for layer in network.layers]
+    network.module(x)
+    for handle in handles:
+        handle.remove()
+    return torch.cat(seen)
 
 
 def test_every_layers_mean_is_the_originals_again() -> None:
@@ -27,19 +41,9 @@ def test_every_layers_mean_is_the_originals_again() -> None:
     broken = capture(module, network.example)
     corrected = correct_bias(network, broken, split)
     x = split.take(range(len(split))).inputs[0]
-    means = {}
-    for name, one in (("original", network), ("broken", broken), ("corrected", corrected)):
-        seen = []
-        handles = [
-            one.module.get_submodule(layer.name).register_forward_hook(
-                lambda _, __, y: seen.append(y.mean(0) if y.ndim == 2 else y.mean((0, 2, 3)))
-            )
-            for layer in network.layers
-        ]
-        one.module(x)
-        for handle in handles:
-            handle.remove()
-        means[name] = torch.cat(seen)
+    means = {
+        name: _means(one, x) for name, one in (("original", network), ("broken", broken), ("corrected", corrected))
+    }
     assert (means["broken"] - means["original"]).abs().max() > 0.01
     assert torch.allclose(means["corrected"], means["original"], atol=1e-9)
     assert broken.module.grouped.bias is None

@@ -26,6 +26,7 @@ def test_a_gain_is_called_one() -> None:
     better = story(certificate=certificate(drop=-0.002, drop_bound=-0.0005))
     assert measured_drop(better) == "0.20 points gained"
     assert bounded_drop(better) == "at least 0.05 points gained"
+    assert measured_drop(story(certificate=certificate(drop=0.0))) == "0.00 points lost"
     level = story(certificate=certificate(drop=-0.002, drop_bound=-1e-9))
     assert bounded_drop(level) == "at least 0.00 points gained"
 

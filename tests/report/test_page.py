@@ -228,19 +228,6 @@ def test_browsers_run_this_script_and_load_nothing() -> None:
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def test_the_drawing_of_bytes_is_to_scale() -> None:
-    one = story()
-    page = page_of(one)
-    widths = {
-        name: float(width)
-        for width, name in re.findall(r'width="([\d.]+)" height="26" class="c\d"><title>([^:]+):', page)
-    }
-    gap = 1.5
-    dense = widths["Original, float32 constants"] + gap
-    small = widths["Artefact, int8 constants"] + gap
-    assert small / dense == pytest.approx(265_824 / 1_088_376, rel=1e-3)
-
-
 def test_the_interval_is_to_scale() -> None:
     page = page_of(story())
     (measured,) = re.findall(r'<circle cx="([\d.]+)" cy="66" r="7" class="point met">', page)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -108,7 +109,12 @@ def test_reals_need_no_functions() -> None:
 def test_every_input_and_output_is_there() -> None:
     program = litert_snippet(artefact((real("a"), real("b", dtype="int64")), (real("c"), real("d"))))
     ast.parse(program)
-    assert all(f"x{index} = " in program and f"y{index} = " in program for index in (0, 1))
+    for index in (0, 1):
+        (fed,) = re.findall(rf'set_tensor\(interpreter\.get_input_details\(\)\[(\d)\]\["index"\], x{index}\)', program)
+        (read,) = re.findall(
+            rf"y{index} = interpreter\.get_tensor\(interpreter\.get_output_details\(\)\[(\d)\]", program
+        )
+        assert (int(fed), int(read)) == (index, index)
     assert '"int64"' in program
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from featherweight.report import summary_lines, summary_table
-from tests.report.stories import story, unmet
+from tests.report.stories import certificate, story, unmet
 
 FIGURES = (
     "91.73 %",
@@ -42,6 +42,7 @@ def test_words_in_brackets_are_no_markup_of_the_terminal() -> None:
     words = "[bold red]loud[/] [link=x]here[/link] [/nonsense]"
     assert words in printed(story(verdict=words))
     assert words in summary_lines(story(verdict=words))
+    assert "[bold]rate[/]" in printed(story(certificate=certificate(metric="[bold]rate[/]", drop=0.5)), 200).lower()
 
 
 def test_columns_of_the_plain_text_line_up() -> None:

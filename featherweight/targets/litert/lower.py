@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -46,20 +47,23 @@ class _ChannelsLast(nn.Module):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Path]:
-    """Send what native code prints to a file, whose path is handed over, while the block runs."""
+    """Send what Python and native code print to a file, whose path is handed over, while the block runs.
+
+    Handlers that the converter hangs on the root logger are taken off again: they would write to that file for ever.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         sys.stdout.flush()
         sys.stderr.flush()
-        kept = [os.dup(1), os.dup(2)]
-        with log.open("wb") as sink:
+        kept, handlers = [os.dup(1), os.dup(2)], list(logging.root.handlers)
+        with log.open("a", buffering=1, errors="replace") as sink:
             try:
                 os.dup2(sink.fileno(), 1)
                 os.dup2(sink.fileno(), 2)
-                yield log
+                with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+                    yield log
             finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
+                logging.root.handlers[:] = handlers
                 for number, saved in zip((1, 2), kept, strict=True):
                     os.dup2(saved, number)
                     os.close(saved)
@@ -119,10 +123,10 @@ def convert(compressed: Compressed) -> bytes:
             with _strict():
                 content = litert_torch.convert(module, one).model_content()
         except Exception as error:
-            tail = log.read_text(errors="replace").strip().splitlines()[-3:]
+            told = [line for line in log.read_text(errors="replace").splitlines() if "error:" in line]
             raise LoweringError(
                 "The LiteRT converter must take every operation of the network.",
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {' | '.join(tail)}",
+                " | ".join([f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", *told[-3:]]),
                 "replace the operation that it names by one of the LiteRT operator set",
             ) from error
     return _finish(content, has_half=any(isinstance(e, HalfEncoding) for _, e in encodings(compressed.network.module)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.contracts import LoweringError, Timing
+from featherweight.contracts import DataError, LoweringError, Timing
 from featherweight.targets.litert import flatbuffer
 from featherweight.targets.litert.lower import quiet
 from featherweight.targets.seam import Runner
@@ -39,12 +39,20 @@ def interpreter(model: Path | bytes, threads: int = 1) -> Any:
 
 
 def runner(path: Path) -> Runner:
-    """A callable on batches: inputs as the network takes them (images NCHW), outputs as reals, batch first."""
+    """A callable on batches: inputs as the network takes them (images NCHW), outputs as reals, batch first.
+
+    Raises:
+        LoweringError: LiteRT can't load the file, or it has several outputs.
+    """
     made = interpreter(path)
-    inputs, (output,) = made.get_input_details(), made.get_output_details()
+    inputs, outputs = made.get_input_details(), made.get_output_details()
+    if len(outputs) != 1:
+        raise LoweringError("A file to measure has one output.", f"{path}: {len(outputs)}", "convert the one that counts")
+    output = outputs[0]
 
     def run(batch: tuple[np.ndarray, ...]) -> np.ndarray:
         turned = [x.transpose(0, 2, 3, 1) if _is_image(x) else x for x in batch]
+        _check_shapes(path, [tuple(d["shape"][1:]) for d in inputs], [x.shape[1:] for x in turned])
         rows = []
         for sample in range(len(turned[0])):
             for detail, x in zip(inputs, turned, strict=True):
@@ -54,6 +62,16 @@ def runner(path: Path) -> Runner:
         return np.concatenate(rows)
 
     return run
+
+
+def _check_shapes(path: Path, wanted: list[tuple[int, ...]], given: list[tuple[int, ...]]) -> None:
+    if wanted != given:
+        names = [", ".join(str(tuple(map(int, shape))) for shape in shapes) for shapes in (wanted, given)]
+        raise DataError(
+            "Samples must have the shape that the file takes.",
+            f"{names[1]} for {path}, which takes {names[0]} (images as height, width, channels)",
+            "give the data that the network was made for",
+        )
 
 
 def _is_image(x: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,8 @@ def coverage_by_drawing(setting: Setting, accuracy: float, random: np.random.Gen
     """Coverage of Newcombe's bound over drawn outcomes."""
     shares = np.array([accuracy - setting.lost, setting.lost, setting.gained, 1.0 - accuracy - setting.gained])
     drawn = random.multinomial(setting.samples, np.maximum(shares, 0.0), DRAWS)
-    return float(np.mean(newcombe(*drawn.T, CONFIDENCE) >= setting.drop))
+    both_right, lost, gained, both_wrong = drawn.T
+    return float(np.mean(newcombe(both_right, lost, gained, both_wrong, CONFIDENCE) >= setting.drop))
 
 
 def settings(hard: Callable[[int, int, int], float]) -> Iterator[Setting]:
@@ -106,7 +107,7 @@ def settings(hard: Callable[[int, int, int], float]) -> Iterator[Setting]:
                 yield Setting(samples, float(drop) + gained, gained)
 
 
-@lru_cache(maxsize=None)
+@cache
 def cached_exact(lost: int, gained: int, samples: int) -> float:
     """The exact bound, remembered."""
     return exact(lost, gained, samples, CONFIDENCE)

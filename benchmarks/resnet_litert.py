@@ -20,21 +20,20 @@ from featherweight import Data, Goal, Outcome, compress, target_by_name
 
 def _accuracy(path: Path, data: Data) -> float:
     run = target_by_name("litert").load(path)
-    hits = [run(tuple(x.numpy() for x in b.inputs)).argmax(1) == b.labels.numpy() for b in data.test.batches(64)]
-    return float(np.concatenate(hits).mean())
+    outputs = np.concatenate([run(tuple(x.numpy() for x in batch.inputs)) for batch in data.test.batches(64)])
+    return float((outputs.argmax(1) == data.test.labels).mean())
 
 
 def _plain_int8(original: Path, data: Data, out: Path) -> Path | None:
     """Static int8 from ai-edge-quantizer with 256 calibration images."""
     try:
-        from ai_edge_quantizer import quantizer, recipe
+        from ai_edge_quantizer import quantizer, recipe  # noqa: PLC0415
     except ImportError:
         print("ai-edge-quantizer isn't installed: its column is left out")
         return None
     made = quantizer.Quantizer(str(original), recipe.static_wi8_ai8())
-    name = target_by_name("litert").load(original) and "args_0"
     images = data.train.take(range(256)).inputs[0].numpy().transpose(0, 2, 3, 1)
-    samples = [{name: images[i : i + 1]} for i in range(256)]
+    samples = [{"args_0": images[i : i + 1]} for i in range(256)]
     result = made.quantize(made.calibrate({"serving_default": samples}))
     out.write_bytes(bytes(result.quantized_model or b""))
     return out

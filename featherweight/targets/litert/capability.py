@@ -42,6 +42,8 @@ OPERATORS = OperatorData(
             _aten.transpose.int,
             _aten.squeeze.dim,
             _aten.unsqueeze.default,
+            _aten.pad.default,
+            _aten.constant_pad_nd.default,
             _aten.slice.Tensor,
             _aten.select.int,
             _aten.cat.default,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.targets.litert.names import names_of, operator_names
 from featherweight.targets.litert.packing import write_model
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
@@ -22,20 +23,6 @@ def read_model(content: bytes) -> Any:
     from ai_edge_litert.tools import flatbuffer_utils  # noqa: PLC0415
 
     return flatbuffer_utils.read_model_from_bytearray(content)
-
-
-def names_of(enumeration: type) -> Mapping[int, str]:
-    """Value → name of a schema enumeration."""
-    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
-
-
-def operator_names(model: Any) -> list[str]:
-    """The name of every operator of the main graph, in execution order."""
-    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
-
-    names = names_of(schema.BuiltinOperator)
-    codes = [names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes]
-    return [codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
 
 
 def operators_by_type(model: Any) -> Mapping[str, int]:
@@ -77,8 +64,14 @@ def shorten_names(model: Any) -> None:
             tensor.name = tensor.name if index in outside else ""
 
 
-def drop_unused_buffers(model: Any) -> None:
-    """Keep the buffers that a tensor refers to; buffer 0 stays empty, as the format asks."""
+def drop_unused(model: Any) -> None:
+    """Keep the tensors and buffers that something refers to; buffer 0 stays empty, as the format asks."""
+    for graph in model.subgraphs:
+        used = {int(i) for one in graph.operators for i in (*one.inputs, *one.outputs) if i >= 0}
+        place = _keep_tensors(graph, sorted({*used, *map(int, graph.inputs), *map(int, graph.outputs)}))
+        for signature in model.signatureDefs or []:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = place[entry.tensorIndex]
     used = sorted({tensor.buffer for graph in model.subgraphs for tensor in graph.tensors} | {0})
     place = {old: new for new, old in enumerate(used)}
     model.buffers = [model.buffers[old] for old in used]
@@ -164,9 +157,8 @@ def single_operator(content: bytes, index: int) -> bytes:
     reads = {i for one in graph.operators for i in one.inputs if i >= 0}
     graph.inputs = sorted(i for i in reads - made if not _is_constant(model, i))
     graph.outputs = list(operator.outputs)
-    _keep_tensors(graph, sorted({*reads, *operator.outputs}))
     model.signatureDefs = None
-    drop_unused_buffers(model)
+    drop_unused(model)
     return write_model(model)
 
 
@@ -186,7 +178,8 @@ def running_operators(model: Any) -> list[int]:
     return [index for index, one in enumerate(model.subgraphs[0].operators) if one not in once]
 
 
-def _keep_tensors(graph: Any, kept: list[int]) -> None:
+def _keep_tensors(graph: Any, kept: list[int]) -> dict[int, int]:
+    """Leave only these tensors in a graph, in place; old index → new index."""
     place = {old: new for new, old in enumerate(kept)}
     graph.tensors = [graph.tensors[old] for old in kept]
     graph.inputs = [place[i] for i in graph.inputs]
@@ -195,6 +188,7 @@ def _keep_tensors(graph: Any, kept: list[int]) -> None:
         operator.inputs = [place.get(i, -1) for i in operator.inputs]
         operator.outputs = [place[i] for i in operator.outputs]
         operator.intermediates = None
+    return place
 
 
 def bytes_by_part(content: bytes) -> dict[str, int]:

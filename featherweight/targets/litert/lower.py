@@ -28,6 +28,7 @@ from featherweight.network.grids import Compressed, with_grids
 from featherweight.network.modules import weight_of
 from featherweight.targets.litert import flatbuffer
 from featherweight.targets.litert.packing import write_model
+from featherweight.targets.litert.transposes import drop_transposes
 from featherweight.targets.placement import integer_layers
 
 KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -137,7 +138,8 @@ def _finish(content: bytes, *, has_half: bool) -> bytes:
     if has_half:
         flatbuffer.store_half(model)
     flatbuffer.shorten_names(model)
-    flatbuffer.drop_unused_buffers(model)
+    drop_transposes(model)
+    flatbuffer.drop_unused(model)
     return write_model(model)
 
 

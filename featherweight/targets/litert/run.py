@@ -47,7 +47,9 @@ def runner(path: Path) -> Runner:
     made = interpreter(path)
     inputs, outputs = made.get_input_details(), made.get_output_details()
     if len(outputs) != 1:
-        raise LoweringError("A file to measure has one output.", f"{path}: {len(outputs)}", "convert the one that counts")
+        raise LoweringError(
+            "A file to measure has one output.", f"{path}: {len(outputs)}", "convert the one that counts"
+        )
     output = outputs[0]
 
     def run(batch: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A network and data of one's own: what Featherweight needs from you is the two functions below.
 
-Run this file once to train the network; it writes ``own_network.safetensors`` into the current folder. Then compress it,
-from Python or on the command line, as the README shows.
+Run this file once to train the network; it writes ``own_network.safetensors`` into the current folder. Then compress
+it, from Python or on the command line, as the README shows.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def model() -> nn.Module:
 def data() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Samples and labels in three splits; no sample may be in two of them.
 
-    The larger the test split, the smaller the loss that it can prove: without a single answer lost, n test samples leave
-    about 3 / n possible at 95 % confidence.
+    The larger the test split, the smaller the loss that it can rule out: even if not one answer changes, n test samples
+    leave a loss of about 3 / n possible at 95 % confidence.
     """
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)

@@ -155,7 +155,7 @@ def _targets(args: argparse.Namespace) -> int:
     record = []
     for target in TARGETS:
         missing = target.missing()
-        how = "ready" if missing is None else f'pip install "featherweight[{target.extra}]"'
+        how = "ready" if missing is None else f'pip install -e ".[{target.extra}]"'
         record.append(
             {"name": target.name, "ready": missing is None, "how": how, "types": target.capability.weight_types}
         )

@@ -65,7 +65,7 @@ def digits() -> Data:
         from sklearn.datasets import load_digits  # noqa: PLC0415  (the demo's extra)
     except ImportError as error:
         raise DataError(
-            "The demo's digits come with scikit-learn.", "it isn't installed", 'pip install "featherweight[demo]"'
+            "The demo's digits come with scikit-learn.", "it isn't installed", 'pip install -e ".[demo]"'
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)

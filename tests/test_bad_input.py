@@ -134,9 +134,9 @@ def test_a_missing_extra_is_named_with_its_command(capsys, tmp_path: Path, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
     for words in (["compress", *job(), "--out", tmp_path / "run"], ["benchmark", "a.tflite"], ["demo", "--out", tmp_path]):
         told = refused(capsys, 6, f"the package {package} isn't installed", *words)
-        assert 'pip install "featherweight[litert]"' in told
+        assert 'pip install -e ".[litert]"' in told
     assert list(tmp_path.iterdir()) == []
-    assert 'pip install "featherweight[litert]"' in tell(capsys, "targets").out
+    assert 'pip install -e ".[litert]"' in tell(capsys, "targets").out
 
 
 # --------------------------------------------------------------------------------------------------- weights, images

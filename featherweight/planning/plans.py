@@ -17,7 +17,8 @@ _LARGEST_BYTES = 8 << 20
 _LARGEST_FIGURE = 1e300
 _SHOWN = 200  # characters of a broken plan in a message
 _HEADER = """\
-# A Featherweight plan: for every layer, the steps that are applied to it, in order; [] keeps it as it is.
+# A Featherweight plan: for every layer, the steps that are applied to it, in order; [] leaves its structure and
+# type alone.
 # Edit it and run `featherweight apply MODEL --data DATA --plan plan.yaml --out DIR`.
 """
 

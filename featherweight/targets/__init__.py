@@ -26,6 +26,6 @@ def target_by_name(name: str) -> Target:
         raise TargetError(
             f"The target {name} needs its extra.",
             f"the package {missing} isn't installed",
-            f'pip install "featherweight[{target.extra}]"',
+            f'pip install -e ".[{target.extra}]"',
         )
     return target

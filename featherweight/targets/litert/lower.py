@@ -115,7 +115,7 @@ def convert(compressed: Compressed) -> bytes:
     one = tuple(
         x[:1].permute(0, 2, 3, 1).contiguous() if image else x[:1] for x, image in zip(example, images, strict=True)
     )
-    module = _ChannelsLast(with_grids(compressed), images)
+    module = _ChannelsLast(with_grids(compressed), images).eval()
     with quiet() as log, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside litert-torch
         try:

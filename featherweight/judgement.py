@@ -5,28 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.stats import poisson
+import numpy as np
+from scipy.special import pdtr  # scipy.stats has it by a better name, and takes a second to import
 
 from featherweight.audit.bounds import answers_bound
 from featherweight.contracts import Attempt, Goal
 from featherweight.stages import Made
 
-_SURE = 0.95
+_SURE = 0.95  # the share of test splits that lose no more than is reckoned with
 
 
 def projected_bound(attempt: Attempt, test_samples: int) -> float:
     """The drop's bound that the test split will show with good probability, from what validation data showed.
 
     For 0/1 metrics the rate of lost answers is the worse of what was counted (with half an answer more) and of what was
-    forecast, and nineteen times in twenty the test split loses no more than is reckoned with here. For other metrics the
-    bound's margin is scaled by the root of the sizes.
+    forecast, and nineteen times in twenty the test split loses no more than is reckoned with here. For other metrics
+    the bound's margin is scaled by the root of the sizes.
     """
     check = attempt.check
     if check.lost is None or check.gained is None:
         return check.drop + (check.drop_bound - check.drop) * math.sqrt(check.samples / test_samples)
     lost_rate = max((check.lost + 0.5) / check.samples, attempt.expected_lost)
     gained_rate = min(check.gained / check.samples, attempt.expected_gained)
-    lost = min(int(poisson.ppf(_SURE, lost_rate * test_samples)), test_samples)
+    counts = np.arange(test_samples + 1)
+    lost = int(np.searchsorted(pdtr(counts, lost_rate * test_samples), _SURE).clip(max=test_samples))
     gained = min(int(gained_rate * test_samples), test_samples - lost)
     return answers_bound(lost, gained, test_samples, check.confidence)[0]
 

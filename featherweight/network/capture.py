@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import io
 import logging
 import warnings
@@ -21,6 +22,7 @@ from torch import fx, nn
 
 from featherweight.contracts import Cost, ModelError, Refusal
 from featherweight.network.cost import macs_of_node
+from featherweight.network.encodings import AffineEncoding, HalfEncoding
 from featherweight.network.geometry import Geometry, geometry_of
 from featherweight.network.modules import copied
 
@@ -174,7 +176,10 @@ def _check_finite(module: nn.Module) -> None:
 
 
 def _export(module: nn.Module, example: tuple[torch.Tensor, ...]) -> fx.GraphModule:
-    shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
+    shapes: tuple[object, ...] = tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
+    takes = list(inspect.signature(module.forward).parameters.values())
+    if takes and takes[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        shapes = (shapes,)
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     try:
         # torch prints the graph on its way to an error, which says it in one line
@@ -216,7 +221,8 @@ def _owner(node: fx.Node) -> str | None:
 
 def _state_name(name: str) -> tuple[str, str]:
     """``fc.parametrizations.weight.original`` → (``fc``, ``fc.weight``)."""
-    plain = name.replace(".parametrizations.", ".").removesuffix(".original")
+    owner, parametrized, rest = name.partition(".parametrizations.")
+    plain = f"{owner}.{rest.partition('.')[0]}" if parametrized else name
     return plain.rpartition(".")[0], plain
 
 
@@ -281,6 +287,14 @@ def _layers(graph: fx.GraphModule, shapes: _Shapes, batch: int) -> Iterator[Laye
         )
 
 
+def _encoded_by_us(owner: nn.Module) -> bool:
+    """Whether all parametrizations of a module are encodings, which replacing it keeps or replaces knowingly."""
+    if not nn.utils.parametrize.is_parametrized(owner):
+        return True
+    chains = owner.parametrizations.values()  # type: ignore[union-attr]
+    return all(isinstance(one, (AffineEncoding, HalfEncoding)) for chain in chains for one in chain)
+
+
 def _settle(layers: list[Layer], module: nn.Module) -> tuple[tuple[Layer, ...], tuple[Refusal, ...]]:
     """Layers whose weight is called once by a plain module stay replaceable; the others get a reason."""
     calls = Counter(layer.weight for layer in layers)
@@ -292,6 +306,11 @@ def _settle(layers: list[Layer], module: nn.Module) -> tuple[tuple[Layer, ...], 
         plain = _REPLACEABLE[layer.kind.removeprefix("depthwise_")]
         if calls[layer.weight] > 1:
             reason, remedy = f"its weight is used {calls[layer.weight]} times", "give every use its own module"
+        elif not _encoded_by_us(owner):
+            reason, remedy = (
+                "its weight is computed anew at every call",
+                "bake it in: remove_parametrizations or remove_weight_norm",
+            )
         elif type(owner) is not plain and not nn.utils.parametrize.is_parametrized(owner):
             reason = f"its weight belongs to {type(owner).__name__}, which is more than a plain {plain.__name__}"
             remedy = f"put the weight into an nn.{plain.__name__} of its own"

@@ -1,9 +1,9 @@
 """Optimal-brain-surgeon elimination of groups of columns, with the least-squares repair after every one.
 
 For ``y = W x`` with centred inputs of covariance ``C``, removing the columns ``S`` and refitting the rest exactly costs
-``tr(W_S (P_SS)⁻¹ W_Sᵀ)`` with ``P = C⁻¹``; the refit is ``W ← W − W_S (P_SS)⁻¹ P_S:`` and ``P ← P − P_:S (P_SS)⁻¹ P_S:``
-(Hassibi & Stork 1993; in blocks: Frantar & Alistarh 2022, arXiv:2208.11580, equations 3 to 5). One run by rising cost
-ranks all groups and tells the error of every prefix: all keep-ratios at once.
+``tr(W_S (P_SS)⁻¹ W_Sᵀ)`` with ``P = C⁻¹``; the refit is ``W ← W − W_S (P_SS)⁻¹ P_S:``, and the inverse follows as
+``P ← P − P_:S (P_SS)⁻¹ P_S:`` (Hassibi & Stork 1993; in blocks: Frantar & Alistarh 2022, arXiv:2208.11580, equations 3
+to 5). One run by rising cost ranks all groups and tells the error of every prefix: all keep-ratios at once.
 """
 
 from __future__ import annotations

@@ -219,3 +219,25 @@ def test_encoded_layers_are_found_again_under_their_names() -> None:
     assert all(layer.replaceable for layer in network.layers)
     targets = {str(node.target) for node in network.graph.graph.nodes}
     assert "quantized_decomposed.dequantize_per_channel.default" in targets
+
+
+def test_a_weight_that_is_computed_anew_is_not_replaceable() -> None:
+    module = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2))
+    network = capture(module, torch.randn(2, 4))
+    assert [(layer.name, layer.replaceable) for layer in network.layers] == [("0", False), ("2", True)]
+    assert "computed anew" in network.refusals[0].reason
+
+
+class Variadic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 4), nn.Linear(5, 4)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.left(inputs[0]) + self.right(inputs[1])
+
+
+def test_several_inputs_are_captured_however_forward_takes_them() -> None:
+    x, y = torch.randn(3, 3), torch.randn(3, 5)
+    network = capture(Variadic(), (x, y))
+    assert torch.allclose(network.graph(x[:2], y[:2]), network.module(x, y)[:2])

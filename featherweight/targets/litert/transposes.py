@@ -50,7 +50,7 @@ class _Graph:
 
         old = self.graph.tensors[like]
         tensor, buffer = schema.TensorT(), schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), dtype=np.uint8)
+        buffer.data = np.frombuffer(values.tobytes(), dtype=np.uint8)  # type: ignore[assignment]
         self.model.buffers.append(buffer)
         tensor.shape, tensor.type, tensor.name, tensor.hasRank = list(values.shape), old.type, "", True
         tensor.buffer = len(self.model.buffers) - 1

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from featherweight.audit.bounds import FEWEST_DIFFERING, Bound, answers_bound, drop_bound, paired, tango, worst_case
+from featherweight.audit.exact import upper_share
 from featherweight.contracts import Certificate, Goal
 
 MOST_SAMPLES = 10**9  # a claim that needs more test samples than this can't be made in practice
@@ -72,11 +73,18 @@ def samples_needed(bound: Bound, limit: float) -> int | None:
     """
     if bound.drop >= limit or expected_upper(bound, MOST_SAMPLES) > limit:
         return None
-    start = bound.samples
-    if bound.lost is not None and bound.gained is not None:  # Tango's closed form gets near at no cost
-        lost, gained, confidence = bound.lost / bound.samples, bound.gained / bound.samples, bound.confidence
-        start = _smallest(lambda n: float(tango(lost * n, gained * n, n, confidence)) <= limit, start)
+    start = _smallest(lambda n: _guessed_upper(bound, n) <= limit, bound.samples)
     return _smallest(lambda n: expected_upper(bound, n) <= limit, start)
+
+
+def _guessed_upper(bound: Bound, samples: int) -> float:
+    """Near ``expected_upper``, and quick: closed forms at fractional counts."""
+    if bound.lost is None or bound.gained is None:
+        return expected_upper(bound, samples)
+    lost, gained = bound.lost * samples / bound.samples, bound.gained * samples / bound.samples
+    if bound.gained == 0:
+        return float(upper_share(lost, samples, bound.confidence))
+    return float(tango(lost, gained, samples, bound.confidence))
 
 
 def expected_upper(bound: Bound, samples: int) -> float:
@@ -113,7 +121,7 @@ def _between(lost: float, gained: float, samples: int, confidence: float) -> flo
 
 def _smallest(holds: Callable[[int], bool], start: int) -> int:
     """The smallest count, to a thousandth, at which a claim holds that more samples only help; ``start`` is a guess."""
-    low, high, step = 1, MOST_SAMPLES, max(1, start // 50)
+    low, high, step = 1, MOST_SAMPLES, max(1, start // 200)
     if holds(start):
         high = start
         while high > 2 and holds(max(2, high - step)):

@@ -1,6 +1,6 @@
-"""The main job on real networks: ResNet-20 and ResNet-56 on CIFAR-10, for LiteRT; calibrated unlabelled, not trained.
+"""The main job on real networks: ResNet-20 and ResNet-56 on CIFAR-10, for LiteRT, without labels or training.
 
-Side by side in one run: the float file, plain static int8 from ai-edge-quantizer (where it is installed), and ours under
+Side by side in one run: the float file, plain static int8 from ai-edge-quantizer (where it is there), and ours under
 "at most 0.5 points lost". Accuracy on the 6,000 test images that the search never saw; milliseconds interleaved.
 """
 

@@ -64,6 +64,6 @@ def positive(text: str) -> int:
     Raises:
         UsageError: it isn't one.
     """
-    if not re.fullmatch(r"[0-9]{1,9}", text.strip()) or int(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,9}", text.strip()) or int(text.strip()) < 1:
         raise UsageError("A count is a whole number from 1.", repr(text), "write it like 100")
-    return int(text)
+    return int(text.strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,6 +17,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Torch starts every test from the same seed (pytest-randomly does it for random and numpy)."""
+def _seeded() -> Iterator[None]:
+    """Torch starts every test from the same seed (pytest-randomly does it for random and numpy), gradients on."""
     torch.manual_seed(0)
+    yield
+    left = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert left, "this test left gradients switched off"

@@ -171,6 +171,7 @@ def test_a_keyword_that_runs_code(tampered, tmp_path):
         load_model(str(path))
     assert not proof.exists()
     load_freely(path)
+    torch.set_grad_enabled(True)  # torch left them off when the trap sprang
     assert proof.exists()  # the trap was armed
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,7 +24,7 @@ def test_the_curve_is_monotone_and_runs_through_its_anchors(pairs: list, errors:
     assert divergence_curve(anchors, divergences, anchors) == pytest.approx(raised, rel=1e-6)
     rising = sorted(errors)
     curve = divergence_curve(anchors, divergences, rising)
-    assert all(b >= a * (1 - 1e-9) for a, b in zip(curve, curve[1:], strict=False))
+    assert all(b >= a * (1 - 1e-9) for a, b in pairwise(curve))
 
 
 def test_it_is_proportional_outside_and_zero_at_zero() -> None:

@@ -67,9 +67,9 @@ def verdict_of(goal: Goal, certificate: Certificate, file: Made) -> tuple[bool, 
     if not certificate.holds:
         missed.append(certificate.statement)
     if goal.max_size_bytes is not None and size > goal.max_size_bytes:
-        missed.append(f"The smallest file in reach has {size:,} bytes; the goal allows {goal.max_size_bytes:,}.")
+        missed.append(f"Its file has {size:,} bytes; the goal allows {goal.max_size_bytes:,}.")
     if goal.max_macs is not None and macs > goal.max_macs:
-        missed.append(f"The network in reach takes {macs:,} MACs; the goal allows {goal.max_macs:,}.")
+        missed.append(f"It takes {macs:,} MACs; the goal allows {goal.max_macs:,}.")
     if missed:
         return False, "Goal not met; this is the nearest result. " + " ".join(missed)
     return True, "Goal met. " + certificate.statement

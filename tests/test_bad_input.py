@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,7 +131,11 @@ def test_a_call_that_is_incomplete(capsys, phrase: str, words: list[str]) -> Non
 def test_a_missing_extra_is_named_with_its_command(capsys, tmp_path: Path, monkeypatch, package: str) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
-    for words in (["compress", *job(), "--out", tmp_path / "run"], ["benchmark", "a.tflite"], ["demo", "--out", tmp_path]):
+    for words in (
+        ["compress", *job(), "--out", tmp_path / "run"],
+        ["benchmark", "a.tflite"],
+        ["demo", "--out", tmp_path],
+    ):
         told = refused(capsys, 6, f"the package {package} isn't installed", *words)
         assert 'pip install -e ".[litert]"' in told
     assert list(tmp_path.iterdir()) == []
@@ -272,7 +275,9 @@ def test_an_output_that_is_a_file_or_below_one(capsys, tmp_path: Path) -> None:
     assert files(tmp_path) == {"file": b"mine"}
 
 
-def test_a_full_disk_at_any_file_is_told_and_the_run_goes_on(capsys, tmp_path: Path, monkeypatch, finished: Path) -> None:
+def test_a_full_disk_at_any_file_is_told_and_the_run_goes_on(
+    capsys, tmp_path: Path, monkeypatch, finished: Path
+) -> None:
     """Every time one file more finds room; in the end the run's files are those of an undisturbed one."""
     words = ["compress", *job(), LOOSE, "--out", tmp_path / "run"]
     real, room = os.fsync, 0
@@ -318,10 +323,16 @@ def test_files_that_really_find_no_room(tmp_path: Path, finished: Path) -> None:
     limit = len((finished / "original.tflite").read_bytes()) - 8
     words = ["compress", *job(), LOOSE, "--out", str(tmp_path / "run")]
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(limit), *words], cwd=HERE.parents[1], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIMITED, str(limit), *words],
+        cwd=HERE.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 70, done.stderr
-    assert re.fullmatch(r"featherweight: .+\n  got: .+File too large\n  try: free some space.+\n", done.stderr), done.stderr
+    assert re.fullmatch(r"featherweight: .+\n  got: .+File too large\n  try: free some space.+\n", done.stderr), (
+        done.stderr
+    )
     for name in ("artefact.tflite", "original.tflite", "plan.yaml"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 

@@ -65,7 +65,7 @@ def test_counts(text: str, number: int) -> None:
     assert count(text) == number
 
 
-@pytest.mark.parametrize(("text", "number"), [("1", 1), (" 200 ", 200), ("007", 7)])
+@pytest.mark.parametrize(("text", "number"), [("1", 1), (" 200 ", 200), ("007", 7), ("7\x1f", 7)])
 def test_positive_counts(text: str, number: int) -> None:
     assert positive(text) == number
 
@@ -80,7 +80,7 @@ def test_anything_else_is_no_quantity(read, text: str) -> None:
     assert repr(text) in failure.value.got
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "1.5", "1e3", "many", "1" * 10, "٣"])
+@pytest.mark.parametrize("text", ["", "0", "-3", "1.5", "1e3", "many", "1" * 10, "٣", "0\x1f"])
 def test_anything_else_is_no_positive_count(text: str) -> None:
     with pytest.raises(UsageError, match="from 1"):
         positive(text)

@@ -93,7 +93,9 @@ def test_equal_files_go_to_the_same_side(contents, seed):
 def test_copies_of_a_file_are_kept_together(folder):
     for index in range(5):
         shutil.copy(folder / "ant" / "0.png", folder / "ant" / f"copy{index}.png")
-    validate(read_image_folder(folder), 3)
+    data = read_image_folder(folder)
+    validate(data, 3)
+    assert sum(len(split) for split in (data.train, data.validation, data.test)) == len(list(folder.rglob("*.png")))
 
 
 def test_images_are_rgb_float_channels_first(folder):

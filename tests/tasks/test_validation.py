@@ -27,12 +27,12 @@ def changed(values, index, value):
 
 @pytest.mark.parametrize("classes", [None, 3, 10])
 def test_sound_data_passes(classes):
-    validate(make(), classes)
+    assert validate(make(), classes) is None
 
 
 def test_unlabelled_and_integer_data_pass():
-    validate(make(y=None), 3)
-    validate(make(x=RANDOM.integers(0, 1000, (30, 8))), 3)
+    assert validate(make(y=None), 3) is None
+    assert validate(make(x=RANDOM.integers(0, 1000, (30, 8))), 3) is None
 
 
 @pytest.mark.parametrize("empty", ["train", "validation", "test"])
@@ -117,10 +117,10 @@ def test_leaks_are_counted_and_the_first_pair_is_named():
 def test_repeats_within_a_split_are_no_leak():
     x = X.copy()
     x[1] = x[0]
-    validate(make(x))
+    assert validate(make(x)) is None
 
 
 def test_a_leak_needs_all_inputs_alike():
     parts = (slice(0, 10), slice(10, 20), slice(20, 30))
     same = np.zeros((30, 2), dtype=np.float32)
-    validate(Data.of(tuple(((X[part], same[part]), None) for part in parts)))
+    assert validate(Data.of(tuple(((X[part], same[part]), None) for part in parts))) is None

@@ -6,6 +6,7 @@ Side by side in one run: the float file, plain static int8 from ai-edge-quantize
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 import time
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from _data import RESULTS, cifar10, cifar_resnet
 
 from featherweight import Data, Goal, Outcome, compress, target_by_name
@@ -24,16 +26,21 @@ def _accuracy(path: Path, data: Data) -> float:
     return float((outputs.argmax(1) == data.test.labels).mean())
 
 
-def _plain_int8(original: Path, data: Data, out: Path) -> Path | None:
-    """Static int8 from ai-edge-quantizer with 256 calibration images."""
+def _plain_int8(depth: int, data: Data, out: Path) -> Path | None:
+    """Static int8 from ai-edge-quantizer with 256 calibration images, from litert-torch's own float file."""
     try:
-        from ai_edge_quantizer import quantizer, recipe  # noqa: PLC0415
+        quantizer = importlib.import_module("ai_edge_quantizer.quantizer")
+        recipe = importlib.import_module("ai_edge_quantizer.recipe")
+        converter = importlib.import_module("litert_torch")
     except ImportError:
         print("ai-edge-quantizer isn't installed: its column is left out")
         return None
-    made = quantizer.Quantizer(str(original), recipe.static_wi8_ai8())
+    network = converter.to_channel_last_io(cifar_resnet(depth), args=[0]).eval()
+    whole = out.with_name(f"named-{out.name}")
+    converter.convert(network, (torch.zeros(1, 32, 32, 3),)).export(str(whole))
+    made = quantizer.Quantizer(str(whole), recipe.static_wi8_ai8())
     images = data.train.take(range(256)).inputs[0].numpy().transpose(0, 2, 3, 1)
-    samples = [{"args_0": images[i : i + 1]} for i in range(256)]
+    samples = [{"args_0": np.ascontiguousarray(images[i : i + 1])} for i in range(256)]
     result = made.quantize(made.calibrate({"serving_default": samples}))
     out.write_bytes(bytes(result.quantized_model or b""))
     return out
@@ -43,7 +50,7 @@ def _row(depth: int, data: Data, drop: float, folder: Path) -> dict[str, object]
     start = time.perf_counter()
     outcome: Outcome = compress(cifar_resnet(depth), data, Goal(max_drop=drop), out=folder / f"resnet{depth}")
     seconds = time.perf_counter() - start
-    plain = _plain_int8(outcome.original, data, folder / f"plain{depth}.tflite")
+    plain = _plain_int8(depth, data, folder / f"plain{depth}.tflite")
     files = {"float": outcome.original, "featherweight": outcome.artefact}
     if plain is not None:
         files["ai-edge-quantizer"] = plain

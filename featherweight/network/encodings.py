@@ -15,6 +15,7 @@ import torch.ao.quantization.fx._decomposed
 from torch import nn
 from torch.nn.utils import parametrize
 
+from featherweight.network.modules import set_weight, weight_of
 from featherweight.numerics.affine import AffineGrid
 
 _q = torch.ops.quantized_decomposed
@@ -79,7 +80,12 @@ class HalfEncoding(nn.Module):
 
 
 def encode(module: nn.Module, encoding: nn.Module) -> nn.Module:
-    """Give ``module.weight`` an encoding, in place, and hand the module back."""
+    """Give ``module.weight`` an encoding, in place, and hand the module back.
+
+    What is stored is the rounded weight: a converter that rounds once more, by division where PyTorch multiplies, then
+    meets no value that lies between two levels.
+    """
+    set_weight(module, encoding(weight_of(module)))
     parametrize.register_parametrization(module, "weight", encoding, unsafe=True)
     module.requires_grad_(False)
     return module

@@ -210,6 +210,16 @@ def test_nothing_to_fold_gives_the_same_network_back() -> None:
     assert fold_batch_norm(network) is network
 
 
+def test_what_an_encoding_stores_is_rounded_already() -> None:
+    module = nn.Linear(64, 32)
+    grid = fit_symmetric(module.weight.detach())
+    wanted = grid.levels(module.weight.detach(), axis=0)
+    encode(module, AffineEncoding(grid, axis=0, integer=True))
+    stored = module.parametrizations["weight"].original.double()
+    assert torch.equal(torch.round(stored / grid.scale.double().view(-1, 1)).long(), wanted)
+    assert float((stored / grid.scale.double().view(-1, 1) - wanted).abs().max()) < 1e-4
+
+
 def test_encoded_layers_are_found_again_under_their_names() -> None:
     module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     encode(module[0], AffineEncoding(fit_symmetric(module[0].weight.detach()), axis=0, integer=True))

@@ -6,6 +6,8 @@ shown to be out of reach, at the first attempt.
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from torch import nn
 from featherweight.cli import main
 
 HERE = Path(__file__)
+LOOSE = "--max-drop=50pp"  # a goal that the small network's artefact meets at once
 SPLITS = {"train": 48, "validation": 64, "test": 400}
 
 Parts = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -40,6 +43,26 @@ def tell(capsys: pytest.CaptureFixture[str], *words: object) -> Told:
     capsys.readouterr()
     code = main([str(word) for word in words])
     return Told(code, *capsys.readouterr())
+
+
+def refused(capsys, code: int, phrase: str, *words: object) -> str:
+    """Run a command that must be refused, in words and as JSON; what was told."""
+    told = tell(capsys, *words)
+    assert (told.code, told.out) == (code, ""), told
+    parts = re.fullmatch(r"featherweight: (.+)\n  got: (.+)\n  try: (.+)\n", told.err)
+    assert parts, told.err  # three lines, and nothing else: no warning, no trace
+    assert phrase in told.err, told.err
+    machine = tell(capsys, *words, "--json")
+    document = json.loads(machine.out)
+    assert (machine.code, machine.err) == (code, ""), machine
+    assert (document["rule"], document["got"], document["try"]) == parts.groups()
+    assert document["error"].endswith("Error")
+    return told.err
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def network() -> nn.Sequential:

@@ -16,9 +16,7 @@ from safetensors.torch import save_file
 from featherweight import __version__, cli
 from featherweight.contracts import EXIT_UNMET
 from tests import jobs
-from tests.jobs import HERE, Told, job, tell
-
-LOOSE = "--max-drop=50pp"
+from tests.jobs import HERE, LOOSE, Told, job, tell
 
 
 @pytest.fixture(scope="module")

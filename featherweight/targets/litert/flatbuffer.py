@@ -47,7 +47,8 @@ def weight_contents(model: Any) -> frozenset[bytes]:
     for tensor in model.subgraphs[0].tensors:
         data = model.buffers[tensor.buffer].data
         if data is not None and tensor.type in kinds:
-            values = np.sort(np.frombuffer(bytes(data), dtype=kinds[tensor.type]))
+            held = np.frombuffer(bytes(data), dtype=kinds[tensor.type])
+            values = np.sort(held + held.dtype.type(0))  # −0 and 0 sort alike and differ in their bytes
             found.add(hashlib.sha256(values.tobytes()).digest())
     return frozenset(found)
 

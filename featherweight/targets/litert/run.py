@@ -58,9 +58,9 @@ def runner(path: Path) -> Runner:
         rows = []
         for sample in range(len(turned[0])):
             for detail, x in zip(inputs, turned, strict=True):
-                made.set_tensor(detail["index"], np.ascontiguousarray(x[sample : sample + 1], dtype=detail["dtype"]))
+                made.set_tensor(detail["index"], _given(x[sample : sample + 1], detail))
             made.invoke()
-            rows.append(made.get_tensor(output["index"]))
+            rows.append(_real(made.get_tensor(output["index"]), output))
         return np.concatenate(rows)
 
     return run
@@ -74,6 +74,23 @@ def _check_shapes(path: Path, wanted: list[tuple[int, ...]], given: list[tuple[i
             f"{names[1]} for {path}, which takes {names[0]} (images as height, width, channels)",
             "give the data that the network was made for",
         )
+
+
+def _given(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Values as an input takes them: reals are rounded to its grid where it has one."""
+    scale, zero = detail["quantization"]
+    if scale and np.issubdtype(x.dtype, np.floating) and np.issubdtype(detail["dtype"], np.integer):
+        ends = np.iinfo(detail["dtype"])
+        x = np.clip(np.round(x / scale) + zero, ends.min, ends.max)
+    return np.ascontiguousarray(x, dtype=detail["dtype"])
+
+
+def _real(y: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Values of an output as reals."""
+    scale, zero = detail["quantization"]
+    if scale and np.issubdtype(y.dtype, np.integer):
+        return ((y.astype(np.float32) - zero) * scale).astype(np.float32)
+    return np.array(y)
 
 
 def _is_image(x: np.ndarray) -> bool:

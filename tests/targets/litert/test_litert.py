@@ -229,3 +229,21 @@ class Strange(nn.Module):
 def test_an_operation_that_the_converter_lacks_is_named() -> None:
     with pytest.raises(LoweringError, match="converter must take"):
         lower.convert(Compressed(capture(Strange(), torch.randn(2, 3, 3))))
+
+
+def test_files_that_take_and_give_integers_are_run_on_reals(tmp_path: Path) -> None:
+    """A file of somebody else's, its input and output on int8 grids: the first and the last operator taken off."""
+    x = torch.rand(16, 3, 8, 8)
+    compressed = _compressed(Block(functional.relu), x, first=INT8, second=INT8)
+    TARGET.lower(compressed, tmp_path / "real.tflite")
+    model = flatbuffer.read_model((tmp_path / "real.tflite").read_bytes())
+    graph = model.subgraphs[0]
+    names = flatbuffer.operator_names(model)
+    assert (names[0], names[-1]) == ("QUANTIZE", "DEQUANTIZE")
+    graph.inputs, graph.outputs = list(graph.operators[0].outputs), list(graph.operators[-1].inputs)
+    graph.operators, model.signatureDefs = graph.operators[1:-1], None
+    flatbuffer.drop_unused(model)
+    (tmp_path / "integer.tflite").write_bytes(flatbuffer.write_model(model))
+    found, expected = (TARGET.load(tmp_path / f"{name}.tflite")((x.numpy(),)) for name in ("integer", "real"))
+    assert found.dtype == np.float32
+    assert np.allclose(found, expected, atol=1e-6)

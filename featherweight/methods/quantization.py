@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from featherweight.contracts import PlanError, Refusal
-from featherweight.methods.seam import Settings, Subject, leaves, weight_type
-from featherweight.network.encodings import AffineEncoding, HalfEncoding, encode
+from featherweight.methods.seam import Settings, Subject, leaves
+from featherweight.network.encodings import AffineEncoding, HalfEncoding, encode, weight_type
 from featherweight.network.modules import copied, weight_of
 from featherweight.numerics.affine import AffineGrid, fit_symmetric
 from featherweight.observation.rows import weight_rows

@@ -17,7 +17,7 @@ from torch import nn
 
 from featherweight.contracts import Capability, Cost, PlanError, Refusal, Scalar, Step, Steps
 from featherweight.network.capture import Layer
-from featherweight.network.encodings import AffineEncoding, encoding_of
+from featherweight.network.encodings import is_integer, weight_type
 from featherweight.network.modules import bias_of, copied, shift_bias, weight_of
 from featherweight.numerics.gram import output_error
 from featherweight.observation.rows import weight_rows
@@ -113,18 +113,6 @@ def predicted_error(subject: Subject) -> float:
         width = float((centre + 4 * spread).max() - (centre - 4 * spread).min())
         error += (width / 255) ** 2 / 12 * float(weight_of(parts[1]).double().square().sum())
     return error
-
-
-def is_integer(module: nn.Module) -> bool:
-    """Whether a leaf asks for an integer kernel."""
-    encoding = encoding_of(module)
-    return isinstance(encoding, AffineEncoding) and encoding.integer
-
-
-def weight_type(module: nn.Module) -> str:
-    """The storage type of a leaf's weight: that of its encoding, or float32."""
-    encoding = encoding_of(module)
-    return str(encoding.type_name) if encoding is not None else "float32"
 
 
 _TYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}

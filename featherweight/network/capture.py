@@ -22,7 +22,7 @@ from torch import fx, nn
 
 from featherweight.contracts import Cost, ModelError, Refusal
 from featherweight.network.cost import macs_of_node
-from featherweight.network.encodings import AffineEncoding, HalfEncoding
+from featherweight.network.encodings import ENCODINGS
 from featherweight.network.geometry import Geometry, geometry_of
 from featherweight.network.modules import copied
 
@@ -292,7 +292,7 @@ def _encoded_by_us(owner: nn.Module) -> bool:
     if not nn.utils.parametrize.is_parametrized(owner):
         return True
     chains = owner.parametrizations.values()  # type: ignore[union-attr]
-    return all(isinstance(one, (AffineEncoding, HalfEncoding)) for chain in chains for one in chain)
+    return all(isinstance(one, ENCODINGS) for chain in chains for one in chain)
 
 
 def _settle(layers: list[Layer], module: nn.Module) -> tuple[tuple[Layer, ...], tuple[Refusal, ...]]:

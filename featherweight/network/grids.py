@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from safetensors.torch import load_file, save
 from torch import fx
+from torch.fx.node import map_arg
 
 from featherweight.files import write_atomically
 from featherweight.network.capture import Network
 from featherweight.numerics.affine import AffineGrid
 
 _q = torch.ops.quantized_decomposed
+_CASTS = ("to", "_to_copy")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,38 @@ def _shallow_copy(module: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(module, graph)
 
 
+def _settle_values(module: fx.GraphModule) -> None:
+    """Put the value in the place of every operation on constants alone that no target has a type for; in place.
+
+    Masks and codebooks are such: the file holds the values that they make. Grids and casts to half stay.
+    """
+    fixed: dict[fx.Node, torch.Tensor] = {}
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            value = functools.reduce(getattr, str(node.target).split("."), module)
+            if isinstance(value, torch.Tensor):
+                fixed[node] = value.detach()
+        elif _settles(node, fixed):
+            args, kwargs = (map_arg(part, lambda one: fixed[one]) for part in (node.args, node.kwargs))
+            fixed[node] = node.target(*args, **kwargs)
+            name = f"_settled_{node.name}"
+            module.register_buffer(name, fixed[node])
+            with graph.inserting_before(node):
+                constant = graph.get_attr(name)
+            fixed[constant] = fixed[node]
+            node.replace_all_uses_with(constant)
+    graph.eliminate_dead_code()
+
+
+def _settles(node: fx.Node, fixed: Mapping[fx.Node, torch.Tensor]) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or not node.users:
+        return False
+    kept = node.target.namespace == "quantized_decomposed" or node.target._opname in _CASTS
+    sources = node.all_input_nodes
+    return not kept and bool(sources) and all(one in fixed for one in sources)
+
+
 def with_grids(compressed: Compressed) -> fx.GraphModule:
     """The network's graph with every gridded value rounded where it arises.
 
@@ -49,6 +84,7 @@ def with_grids(compressed: Compressed) -> fx.GraphModule:
     """
     graph_module = _shallow_copy(compressed.network.graph)
     graph = graph_module.graph
+    _settle_values(graph_module)
     for node in list(graph.nodes):
         grid = compressed.grids.get(node.name)
         if grid is None:

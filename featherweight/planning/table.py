@@ -21,12 +21,12 @@ from featherweight.methods.seam import (
     apply_steps,
     chains,
     cost_of,
-    is_integer,
     leaves,
     predicted_error,
     subject_of,
 )
 from featherweight.network.capture import Layer, Network
+from featherweight.network.encodings import is_integer
 from featherweight.network.modules import copied, replace_module
 from featherweight.numerics.affine import AffineGrid
 from featherweight.observation.evidence import Evidence

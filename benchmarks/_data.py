@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,78 @@ def cifar_resnet(depth: int) -> CifarResNet:
     network = CifarResNet((depth - 2) // 6)
     network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
     return network.eval()
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, inside: int, outside: int, stride: int, expand: int) -> None:
+        super().__init__()
+        wide = inside * expand
+        spatial = _conv(wide, wide, 3, stride, wide)
+        last = [nn.Conv2d(wide, outside, 1, bias=False), nn.BatchNorm2d(outside)]
+        self.conv = nn.Sequential(*([] if expand == 1 else [_conv(inside, wide, 1)]), spatial, *last)
+        self.shortcut = stride == 1 and inside == outside
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv(x) if self.shortcut else self.conv(x)
+
+
+def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU6; where it strides, padded at the far borders only, as TensorFlow does."""
+    convolution = nn.Conv2d(inside, outside, kernel, stride, kernel // 2 * (stride == 1), groups=groups, bias=False)
+    row = [convolution, nn.BatchNorm2d(outside), nn.ReLU6()]
+    return nn.Sequential(*row) if stride == 1 else _Strided(*row)
+
+
+class _Strided(nn.Sequential):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(functional.pad(input, (0, 1, 0, 1)))
+
+
+class _MobileNetV2(nn.Module):
+    """MobileNetV2 of Sandler et al. 2018 (arXiv:1801.04381), with TensorFlow's borders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv(3, 32, 3, 2)]
+        inside = 32
+        for expand, outside, count, stride in (
+            (1, 16, 1, 1),
+            (6, 24, 2, 2),
+            (6, 32, 3, 2),
+            (6, 64, 4, 2),
+            (6, 96, 3, 1),
+            (6, 160, 3, 2),
+            (6, 320, 1, 1),
+        ):
+            for index in range(count):
+                layers.append(_InvertedResidual(inside, outside, stride if index == 0 else 1, expand))
+                inside = outside
+        self.features = nn.Sequential(*layers, _conv(inside, 1280, 1))
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def mobilenet_v2() -> nn.Module:
+    """The trained MobileNetV2 1.0 for images of 224 by 224; (n, 3, 224, 224) → (n, 1000)."""
+    need("imagenet_mobile_models")
+    path = ROOT / "imagenet_mobile_models" / "mobilenetv2_1.0_224_folded_fp16.pt"
+    network = _MobileNetV2()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.float().eval()
+
+
+def imagenet_sample() -> tuple[torch.Tensor, np.ndarray]:
+    """550 photographs of 550 classes: images (550, 3, 224, 224) as MobileNetV2 wants them, and labels."""
+    need("imagenet_sample")
+    images, labels = [], []
+    with zipfile.ZipFile(ROOT / "imagenet_sample" / "images_256.zip") as archive:
+        for name in sorted(archive.namelist()):
+            if not name.endswith(".jpg"):
+                continue
+            with archive.open(name) as file:
+                pixels = np.array(Image.open(file).convert("RGB"), dtype=np.float32)[16:240, 16:240]
+            images.append((pixels - 128) / 128)
+            labels.append(int(name.rpartition("/")[2].split("_")[0]))
+    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()), np.array(labels)

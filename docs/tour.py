@@ -26,6 +26,7 @@ from featherweight.methods.seam import Settings, Subject, subject_of
 from featherweight.network import capture, fold_batch_norm
 from featherweight.network.grids import with_grids
 from featherweight.network.modules import bias_of, set_bias, set_weight, weight_of
+from featherweight.network.surgery import Slim
 from featherweight.numerics.gram import output_error
 from featherweight.observation import observe
 from featherweight.planning import allocate, build_table
@@ -126,7 +127,7 @@ plan = plan_of(network.fingerprint(), target.name, choice)
 stop(
     6,
     "The plan is the exact best of that table: "
-    + ", ".join(sorted({s.method for o in choice.values() for s in o.steps})),
+    + ", ".join(sorted({s.method for o in choice.layers.values() for s in o.steps})),
     f"{plan.predicted['size_bytes']:,.0f} bytes of weights, {whole:,} before",
     "featherweight/planning/allocate.py",
 )
@@ -134,7 +135,7 @@ stop(
 # 7. Apply and recover: layer by layer in execution order, each refit to what the dense network puts out there; then
 #    the grids of the activations. The graph that comes out both simulates the file and is lowered to it.
 small = apply(network, plan, data.train, target.capability, METHODS)
-ready = recover(network, small, data.train, target)
+ready = recover(Slim.whole(network), small, data.train, target)
 with torch.no_grad():
     few = data.validation.take(range(len(data.validation))).inputs
     before, simulated = network.module(*few).numpy(), with_grids(ready)(*few).numpy()

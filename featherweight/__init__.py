@@ -10,7 +10,17 @@ The public API is what stands here, and nothing else::
 
 __version__ = "0.1.0"
 
-from featherweight.api import apply, compress, inspect, load_data, load_model, plan, read_plan, verify
+from featherweight.api import (
+    apply,
+    compress,
+    inspect,
+    load_data,
+    load_model,
+    plan,
+    read_plan,
+    recalibrate,
+    verify,
+)
 from featherweight.contracts import Certificate, FeatherweightError, Goal, Plan, Refusal, Step
 from featherweight.network import Network, capture
 from featherweight.pipeline import Outcome
@@ -38,6 +48,7 @@ __all__ = [
     "load_model",
     "plan",
     "read_plan",
+    "recalibrate",
     "target_by_name",
     "verify",
 ]

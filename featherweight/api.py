@@ -16,9 +16,12 @@ from featherweight.contracts import Certificate, Goal, Plan, PlanError, UsageErr
 from featherweight.files import write_atomically
 from featherweight.frontends import load_model
 from featherweight.methods.apply import check_steps
+from featherweight.methods.pruning import pruning_of
 from featherweight.network import Network, capture
 from featherweight.pipeline import Outcome, finish, first_plan, prepare, run_job
 from featherweight.planning.plans import plan_text, read_plan
+from featherweight.recalibration import Recalibration
+from featherweight.recalibration import recalibrate as fit_anew
 from featherweight.runs import Run
 from featherweight.stages import Job
 from featherweight.story import identity_of
@@ -36,6 +39,7 @@ __all__ = [
     "load_model",
     "plan",
     "read_plan",
+    "recalibrate",
     "verify",
 ]
 
@@ -195,6 +199,8 @@ def apply(
             "plan again for this one",
         )
     check_steps(job.network, chosen, job.capability, job.methods)
+    if job.prunable is not None:
+        pruning_of(chosen, job.prunable.coupling)
     run = Run(Path(out), {**identity_of(job), "plan": plan_text(chosen)})
     with run.held():
         _, table, original, _ = first_plan(run, job)
@@ -224,3 +230,28 @@ def verify(
     outputs = outputs_of(before, Split.of((example_of(ready), None)))
     validate(ready, outputs.shape[1] if outputs.ndim > 1 else None, kind)
     return certify_callables(before, after, ready.test, kind, goal or Goal())
+
+
+def recalibrate(
+    run: str | Path,
+    model: nn.Module,
+    samples: object,
+    *,
+    task: str | Task = "classification",
+    out: str | Path = "featherweight-recalibrated",
+) -> Recalibration:
+    """Fit the activation ranges of a run's artefact to a new environment, from unlabelled samples.
+
+    Args:
+        run: the folder of the finished run.
+        model: the original model of that run.
+        samples: a :class:`Data`, whose training split is taken, or what ``Split.of`` takes: an array of inputs.
+        task: what the outputs mean.
+        out: where the new artefact goes.
+
+    Raises:
+        FeatherweightError: the run, the model or the samples don't fit together.
+    """
+    kind = task_by_name(task) if isinstance(task, str) else task
+    split = samples.train if isinstance(samples, Data) else Split.of(samples)  # type: ignore[arg-type]
+    return fit_anew(Path(run), model, split, kind, Path(out))

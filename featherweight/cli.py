@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TextIO
 
 from torch import nn
 
-from featherweight import __version__, api
+from featherweight import __version__, api, packaging
 from featherweight.contracts import EXIT_UNMET, FeatherweightError, Goal, UsageError, describe
 from featherweight.demo import demo
 from featherweight.files import file_failure
@@ -129,6 +129,13 @@ def _apply(args: argparse.Namespace) -> int:
     return _told(args, api.apply(model, data, plan, goal, task=task, out=args.out, seed=args.seed))
 
 
+def _recalibrate(args: argparse.Namespace) -> int:
+    model, data, task = _loaded(args)
+    told = api.recalibrate(args.run_folder, model, data, task=task, out=args.out)
+    _print(args, json.loads(to_json(told)), lambda: f"{told.text()}\nartefact {args.out / told.artefact.file}")
+    return 0
+
+
 def _verify(args: argparse.Namespace) -> int:
     task = task_by_name(args.task)
     data = api.load_data(args.data, args.image_size)
@@ -148,6 +155,25 @@ def _benchmark(args: argparse.Namespace) -> int:
         record,
         lambda: "\n".join(f"{r['median_ms']:9.3f} ms  (p90 {r['p90_ms']:.3f})  {r['file']}" for r in record),
     )
+    return 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    size = packaging.pack(args.artefact, args.out, base=args.base)
+    told = {"package": str(args.out), "bytes": size}
+    _print(args, told, lambda: f"{args.out}: {size:,} bytes")
+    return 0
+
+
+def _unpack(args: argparse.Namespace) -> int:
+    paths = [str(path) for path in packaging.unpack(args.package, args.out, base=args.base)]
+    _print(args, {"files": paths}, lambda: "\n".join(paths))
+    return 0
+
+
+def _package_info(args: argparse.Namespace) -> int:
+    told = packaging.info(args.package, base=args.base)
+    _print(args, json.loads(to_json(told)), told.text)
     return 0
 
 
@@ -196,6 +222,10 @@ def _parser() -> _Parser:
         if name == "apply":
             made.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan's YAML")
     _model_arguments(command("inspect", _inspect, "show a model's layers, what they cost, and what can't be changed"))
+    made = command("recalibrate", _recalibrate, "fit a finished run's activation ranges to a new environment")
+    _model_arguments(made)
+    made.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the finished run")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the new artefact goes")
     made = command("verify", _verify, "prove on test data what an artefact lost against the original")
     made.add_argument("original", metavar="ORIGINAL", type=Path, help="the original's file for the target")
     made.add_argument("artefact", metavar="ARTEFACT", type=Path, help="the artefact")
@@ -208,6 +238,20 @@ def _parser() -> _Parser:
     made.add_argument("--target", default="litert", help="their runtime (default: litert)")
     made.add_argument("--runs", type=positive, default=100, help="timed runs of each (default: 100)")
     made.add_argument("--threads", type=positive, default=1, help="the runtime's threads (default: 1)")
+    made = command("pack", _pack, "pack an artefact, or a network's folder, for download")
+    made.add_argument("artefact", metavar="ARTEFACT", type=Path, help="a file, or a folder with state, plan and grids")
+    made.add_argument("--out", metavar="FILE", type=Path, required=True, help="the package, like model.fwp")
+    made.add_argument("--base", metavar="OLD", type=Path, help="an earlier version that receivers have")
+    made = command("unpack", _unpack, "give back exactly what was packed")
+    made.add_argument("package", metavar="PACKAGE", type=Path, help="a package")
+    made.add_argument("--out", metavar="PATH", type=Path, required=True, help="the file, or the folder of a network")
+    made.add_argument("--base", metavar="OLD", type=Path, help="the earlier version that it was coded against")
+    about = command("package", _package_info, "look at packages")
+    about = about.add_subparsers(metavar="COMMAND", required=True)
+    made = about.add_parser("info", help="what is in a package, and bits per weight by tensor beside the entropy")
+    made.add_argument("package", metavar="PACKAGE", type=Path, help="a package")
+    made.add_argument("--base", metavar="OLD", type=Path, help="the earlier version that it was coded against")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
     command("targets", _targets, "list the targets, and how to install what they need")
     made = command("demo", _demo, "train a small network on handwritten digits and make it small for LiteRT")
     made.add_argument("--out", metavar="DIR", type=Path, default=Path("demo-run"), help="(default: demo-run)")

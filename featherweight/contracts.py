@@ -204,6 +204,35 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.size_bytes + other.size_bytes, self.macs + other.macs, self.parameters + other.parameters)
 
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.size_bytes - other.size_bytes, self.macs - other.macs, self.parameters - other.parameters)
+
+
+Terms = tuple[int, int, int, int]
+"""What multiplies (rows · columns, rows, columns, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostForm:
+    """A layer's cost at any width: exact for every way of storing a weight of shape (rows, columns, kernel …).
+
+    Attributes:
+        size_bytes, macs, parameters: terms of ``a·rows·columns + b·rows + c·columns + d``.
+    """
+
+    size_bytes: Terms
+    macs: Terms
+    parameters: Terms
+
+    def at(self, rows: int, columns: int) -> Cost:
+        """The cost when this many rows and columns of the weight are left."""
+        widths = (rows * columns, rows, columns, 1)
+        size, macs, parameters = (
+            sum(a * b for a, b in zip(terms, widths, strict=True))
+            for terms in (self.size_bytes, self.macs, self.parameters)
+        )
+        return Cost(size, macs, parameters)
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -216,11 +245,36 @@ class Option:
         error: predicted squared error of the unit's output per sample and position, ``tr(D G Dᵀ)`` plus the noise of
             quantized activations, in the square of the output's own unit.
         divergence: the error scaled by the unit's measured sensitivity: the predicted change of the network's outputs.
+        form: the cost at other widths, for when neighbours lose channels; None where it doesn't depend on them.
     """
 
     unit: str
     steps: Steps
     cost: Cost
+    error: float
+    divergence: float
+    form: CostForm | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How many groups of a coupled unit's channels stay: one of its choices, beside those of the layers around it.
+
+    Attributes:
+        unit: the unit's name: that of the first layer that produces its channels.
+        steps: the pruning step; empty where all stay.
+        rows: layer of the table → rows that its weight loses.
+        columns: layer of the table → columns that its weight loses.
+        saved: what goes elsewhere: parameters that belong to no layer of the table.
+        error: predicted squared error of the consumers' outputs after their refit, summed.
+        divergence: what that does to the network's outputs, from measured anchors.
+    """
+
+    unit: str
+    steps: Steps
+    rows: Mapping[str, int]
+    columns: Mapping[str, int]
+    saved: Cost
     error: float
     divergence: float
 
@@ -230,14 +284,46 @@ class Table:
     """All options of all units, what was refused, and what stays the same whatever is chosen.
 
     Attributes:
-        options: for every unit its options; the first keeps the unit as it is.
+        options: for every layer its options; the first keeps the layer as it is.
         refusals: what was asked of the methods and can't be done.
         fixed: the cost of everything that no option touches.
+        widths: layer → (rows, columns) of its weight, kernel positions left out.
+        keeps: for every coupled unit its choices; the first keeps all channels.
     """
 
     options: Mapping[str, tuple[Option, ...]]
     refusals: tuple[Refusal, ...]
     fixed: Cost
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    keeps: Mapping[str, tuple[Keep, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One option for every layer, with its cost at the widths that are left, and one keep for every coupled unit.
+
+    Attributes:
+        layers: layer → option.
+        keeps: unit → keep.
+    """
+
+    layers: Mapping[str, Option]
+    keeps: Mapping[str, Keep] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> Cost:
+        """Of everything chosen, without the table's fixed part."""
+        total = Cost(0, 0, 0)
+        for option in self.layers.values():
+            total += option.cost
+        for keep in self.keeps.values():
+            total -= keep.saved
+        return total
+
+    @property
+    def divergence(self) -> float:
+        """The predicted divergence of all choices together: their sum."""
+        return sum(one.divergence for one in (*self.layers.values(), *self.keeps.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,6 +534,52 @@ class LayerStory:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupScore:
+    """How much one group of a unit matters, by a criterion that explains.
+
+    Attributes:
+        group: its number.
+        score: what the network's outputs lose without it, as the criterion measures it.
+        standard_error: of the score; None where a single draw can't tell.
+        kept: whether it stayed.
+    """
+
+    group: int
+    score: float
+    standard_error: float | None
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStory:
+    """One coupled unit: what was asked of it, and what was reached.
+
+    Attributes:
+        unit: its name, that of the first layer that produces its channels.
+        layers: that lose channels or columns with it.
+        groups: how many it had.
+        asked, reached: how many were to stay, and how many did, counted on the smaller network.
+        parameters: how many went.
+        criterion: how the groups were chosen.
+        error, divergence: predicted.
+        explanation: why asked and reached differ; empty where they don't.
+        scores: by group, where the criterion explains ("causal", "shapley"); else empty.
+    """
+
+    unit: str
+    layers: tuple[str, ...]
+    groups: int
+    asked: int
+    reached: int
+    parameters: int
+    criterion: str
+    error: float = 0.0
+    divergence: float = 0.0
+    explanation: str = ""
+    scores: tuple[GroupScore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
     """The original or the artefact: a file, what it costs, how long it takes and where that goes.
 
@@ -481,6 +613,7 @@ class Story:
         verdict: the outcome in one plain sentence, with the reason where the goal is unmet.
         original, compressed: side by side.
         layers: in execution order.
+        units: coupled channels that a plan took away from.
         attempts: turns of the correction loop.
         refusals: what couldn't be done anywhere, with reasons.
         samples: split name → how many samples it holds; "calibration" too.
@@ -505,3 +638,4 @@ class Story:
     versions: Mapping[str, str]
     device: str
     labelled: bool
+    units: tuple[UnitStory, ...] = ()

@@ -18,7 +18,7 @@ from featherweight import stages
 from featherweight.contracts import Attempt, Certificate, Goal, Plan, PlanError, Story, Table
 from featherweight.files import write_atomically
 from featherweight.judgement import best_attempt, promises
-from featherweight.methods import METHODS, Method
+from featherweight.methods import FAMILIES, Method, Pruning
 from featherweight.network import capture, fold_batch_norm
 from featherweight.observation.evidence import Evidence
 from featherweight.planning import Trial, allocate, cheapest, gentlest, next_budget, starting_budget
@@ -66,7 +66,7 @@ def prepare(
     goal: Goal,
     target: Target,
     task: Task,
-    methods: Sequence[Method] = METHODS,
+    families: Sequence[Pruning | Method] = FAMILIES,
     seed: int = 0,
 ) -> Job:
     """Capture the model, check the data, fold batch normalisation, and set calibration samples apart."""
@@ -75,7 +75,9 @@ def prepare(
     network = fold_batch_norm(captured)
     drawn = np.random.default_rng(seed).permutation(len(data.train))[:CALIBRATION_SAMPLES]
     calibration = data.train.subset(np.sort(drawn))
-    return Job(captured, network, data, calibration, task, goal, target, methods, seed)
+    pruning = next((family for family in families if isinstance(family, Pruning)), None)
+    methods = tuple(family for family in families if not isinstance(family, Pruning))
+    return Job(captured, network, data, calibration, task, goal, target, methods, seed, pruning)
 
 
 def first_plan(run: Run, job: Job) -> tuple[Plan, Table, Reference, Evidence]:

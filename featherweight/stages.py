@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,15 +24,22 @@ from featherweight.contracts import (
     Plan,
     Table,
     Timing,
+    UnitStory,
 )
+from featherweight.files import write_atomically
 from featherweight.methods import Method
 from featherweight.methods.apply import apply, rebuild
+from featherweight.methods.pruning import Grounds, Prunable, Pruning, accounts_of, prune, select
+from featherweight.methods.seam import PRUNING
 from featherweight.network.capture import Network
+from featherweight.network.channels import Coupling
 from featherweight.network.grids import Compressed, load_grids, load_state, save_compressed, with_grids
+from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import Evidence, load_evidence, observe, save_evidence
 from featherweight.planning.plans import plan_text, read_plan, write_plan
 from featherweight.planning.table import build_table
-from featherweight.records import read_record, write_record
+from featherweight.planning.units import with_keeps
+from featherweight.records import from_json, read_record, to_json, write_record
 from featherweight.recovery import recover
 from featherweight.runs import Run
 from featherweight.targets import Target
@@ -55,6 +63,7 @@ class Job:
         calibration: unlabelled samples, taken from the training split.
         task, goal, target, methods: of the run.
         seed: of every random choice.
+        pruning: how channels are chosen; None leaves all of them.
     """
 
     captured: Network
@@ -66,6 +75,12 @@ class Job:
     target: Target
     methods: Sequence[Method]
     seed: int = 0
+    pruning: Pruning | None = None
+
+    @functools.cached_property
+    def prunable(self) -> Prunable | None:
+        """The network's coupled channels, analysed and tried; None where none are to go."""
+        return None if self.pruning is None else Prunable.of(self.network, self.pruning)
 
     @property
     def capability(self) -> Capability:
@@ -152,27 +167,61 @@ def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
         built = build_table(
             job.network, seen, job.calibration, job.task, job.capability, job.methods, whole_bytes=whole
         )
+        if job.prunable is not None:
+            built = with_keeps(built, job.network, job.prunable, _grounds(job, seen), job.task, job.capability)
         write_record(built, folder / "table.json")
 
     names = [method.name for method in job.methods]
-    return run.stage("3-table", {"methods": names}, make, lambda folder: read_record(Table, folder / "table.json"))
+    key = {"methods": names, "pruning": job.pruning.criterion if job.pruning else None}
+    return run.stage("3-table", key, make, lambda folder: read_record(Table, folder / "table.json"))
 
 
-def build(job: Job, plan: Plan) -> Compressed:
-    """Apply a plan and recover what can be had back without training."""
-    applied = apply(job.network, plan, job.calibration, job.capability, job.methods, seed=job.seed)
-    return recover(job.network, applied, job.calibration, job.target)
+def _grounds(job: Job, seen: Evidence) -> Grounds:
+    return Grounds(seen, job.calibration, job.task, job.captured)
+
+
+def build(job: Job, plan: Plan, seen: Evidence) -> tuple[Slim, tuple[UnitStory, ...], Compressed]:
+    """Apply a plan and recover what can be had back without training.
+
+    Returns:
+        What pruning left beside the dense network, its account, and the compressed network.
+    """
+    slim, told = pruned(job, plan, seen)
+    applied = apply(slim, plan, job.calibration, job.capability, job.methods, seed=job.seed)
+    return slim, told, recover(slim, applied, job.calibration, job.target)
+
+
+def pruned(job: Job, plan: Plan, seen: Evidence) -> tuple[Slim, tuple[UnitStory, ...]]:
+    """The network without the channels that a plan takes away, and for every unit what was asked and reached."""
+    if not any(step.method == PRUNING for steps in plan.choices.values() for step in steps):
+        return Slim.whole(job.network), ()
+    coupling = _coupling(job)
+    selection = select(job.network, coupling, plan, _grounds(job, seen))
+    slim = prune(job.network, coupling, selection.removals)
+    return slim, accounts_of(coupling, plan, slim, selection.tables)
+
+
+def _coupling(job: Job) -> Coupling:
+    """The network's coupled channels, for a plan that takes some away even where the run itself wouldn't."""
+    return (job.prunable or Prunable.of(job.network, Pruning())).coupling
 
 
 def compressed(run: Run, job: Job, name: str, plan: Plan) -> tuple[Compressed, Path]:
-    """Make a plan's network, and keep it as plan, state and grids."""
+    """Make a plan's network, and keep it as plan, removals, state and grids."""
 
     def make(folder: Path) -> None:
         write_plan(plan, folder / "plan.yaml")
-        save_compressed(build(job, plan), folder)
+        slim, told, built = build(job, plan, evidence(run, job))
+        write_atomically(folder / "removals.json", json.dumps(slim.removals) + "\n")
+        write_atomically(folder / "units.json", to_json(told, tuple[UnitStory, ...]))
+        save_compressed(built, folder)
 
     def load(folder: Path) -> tuple[Compressed, Path]:
-        network = rebuild(job.network, read_plan(folder / "plan.yaml"), load_state(folder), job.capability, job.methods)
+        removals = json.loads((folder / "removals.json").read_text())
+        network = job.network
+        if removals:
+            network = prune(job.network, _coupling(job), removals).network
+        network = rebuild(network, read_plan(folder / "plan.yaml"), load_state(folder), job.capability, job.methods)
         return Compressed(network, load_grids(folder)), folder
 
     return run.stage(f"{name}-network", {"plan": plan_text(plan)}, make, load)
@@ -189,6 +238,7 @@ class Made:
         network: what is inside.
         plan: what made it.
         folder: plan, state and grids.
+        units: coupled units that lost channels, asked and reached.
     """
 
     artefact: Artefact
@@ -197,6 +247,7 @@ class Made:
     network: Network
     plan: Plan
     folder: Path
+    units: tuple[UnitStory, ...]
 
 
 def made(run: Run, job: Job, name: str, plan: Plan) -> Made:
@@ -219,6 +270,7 @@ def made(run: Run, job: Job, name: str, plan: Plan) -> Made:
             network=built.network,
             plan=plan,
             folder=state,
+            units=from_json(tuple[UnitStory, ...], (state / "units.json").read_text()),
         )
 
     return run.stage(f"{name}-artefact", {"plan": plan_text(plan)}, make, load)

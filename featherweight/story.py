@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 from featherweight.contracts import (
     Attempt,
     Certificate,
     Goal,
+    Keep,
     LayerStory,
     Option,
     Plan,
     Side,
     Story,
     Table,
+    UnitStory,
     describe,
 )
+from featherweight.methods.seam import PRUNING, layer_steps
+from featherweight.planning.widths import narrowed
 from featherweight.stages import Clocked, Job, Made, Reference
 
 _PACKAGES = ("featherweight", "torch", "numpy", "scipy", "litert-torch", "ai-edge-litert")
@@ -42,7 +47,7 @@ def identity_of(job: Job) -> dict[str, object]:
         "goal": {name: getattr(job.goal, name) for name in Goal.__dataclass_fields__},
         "target": job.target.name,
         "task": job.task.name,
-        "methods": [method.name for method in job.methods],
+        "methods": [*([f"pruning {job.pruning.criterion}"] if job.pruning else []), *(m.name for m in job.methods)],
         "seed": job.seed,
         "versions": versions(),
     }
@@ -76,11 +81,14 @@ def verdict_of(goal: Goal, certificate: Certificate, file: Made) -> tuple[bool, 
 
 
 def _layers(job: Job, table: Table, plan: Plan) -> tuple[LayerStory, ...]:
+    keeps = {unit: _kept(row, plan, unit) for unit, row in table.keeps.items()}
+    narrow = narrowed(table, {unit: keep for unit, keep in keeps.items() if keep is not None})
     rows = []
     for layer in job.network.layers:
-        options = table.options.get(layer.name, ())
-        chosen = _chosen(options, plan, layer.name)
+        options, now = table.options.get(layer.name, ()), narrow.options.get(layer.name, ())
+        chosen, keep = _chosen(now, plan, layer.name), keeps.get(layer.name)
         refused = tuple(f"{r.action}: {r.reason}" for r in table.refusals if r.subject == layer.name)
+        parts = [one for one in (chosen, keep) if one is not None]
         rows.append(
             LayerStory(
                 name=layer.name,
@@ -91,18 +99,32 @@ def _layers(job: Job, table: Table, plan: Plan) -> tuple[LayerStory, ...]:
                 after=chosen.cost if chosen else layer.cost,
                 activation_bytes=layer.activation_bytes,
                 chosen=describe(plan.choices.get(layer.name, ())),
-                error=chosen.error if chosen else 0.0,
-                divergence=chosen.divergence if chosen else 0.0,
+                error=sum(one.error for one in parts),
+                divergence=sum(one.divergence for one in parts),
                 refused=refused,
-                options=len(options),
+                options=len(options) + max(0, len(table.keeps.get(layer.name, ())) - 1),
             )
         )
     return tuple(rows)
 
 
-def _chosen(options: tuple[Option, ...], plan: Plan, unit: str) -> Option | None:
-    steps = plan.choices.get(unit, ())
+def _units(table: Table, plan: Plan, made: tuple[UnitStory, ...]) -> tuple[UnitStory, ...]:
+    """What was reached, with what the table had promised."""
+    told = []
+    for unit in made:
+        keep = _kept(table.keeps.get(unit.unit, ()), plan, unit.unit)
+        told.append(unit if keep is None else replace(unit, error=keep.error, divergence=keep.divergence))
+    return tuple(told)
+
+
+def _chosen(options: tuple[Option, ...], plan: Plan, layer: str) -> Option | None:
+    steps = layer_steps(plan.choices.get(layer, ()))
     return next((option for option in options if option.steps == steps), None)
+
+
+def _kept(keeps: tuple[Keep, ...], plan: Plan, unit: str) -> Keep | None:
+    steps = tuple(step for step in plan.choices.get(unit, ()) if step.method == PRUNING)
+    return next((keep for keep in keeps if keep.steps == steps), None)
 
 
 def story_of(
@@ -154,4 +176,5 @@ def story_of(
         versions=versions(),
         device=device(),
         labelled=data.test.labels is not None,
+        units=_units(table, plan, file.units),
     )

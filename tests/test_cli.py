@@ -137,15 +137,25 @@ def unmet(capsys, folder: Path, command: str, *words: object) -> tuple[str, dict
     return verdict[1], card
 
 
-def test_no_drop_at_all_cannot_be_shown(capsys, tmp_path: Path) -> None:
-    verdict, card = unmet(capsys, tmp_path / "run", "compress", "--max-drop", "0")
+def test_no_drop_at_all_cannot_be_shown(capsys, finished: Path, tmp_path: Path) -> None:
+    words = ["--plan", gentle(finished, tmp_path), "--max-drop", "0"]
+    verdict, card = unmet(capsys, tmp_path / "run", "apply", *words)
     assert "no finite test shows that nothing at all is lost" in verdict
     assert card["certificate"]["holds"] is False
     assert card["certificate"]["samples_needed"] is None
 
 
+def gentle(finished: Path, folder: Path) -> Path:
+    """A plan that loses no answer: int8 everywhere."""
+    plan = yaml.safe_load((finished / "plan.yaml").read_text())
+    plan["units"] = {unit: [{"quantization": {"weights": "int8", "activations": "int8"}}] for unit in plan["units"]}
+    path = folder / "gentle.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    return path
+
+
 def test_a_test_set_that_is_too_small_says_how_large_it_must_be(capsys, finished: Path, tmp_path: Path) -> None:
-    words = ["--plan", finished / "plan.yaml", "--max-drop", "0.5pp"]
+    words = ["--plan", gentle(finished, tmp_path), "--max-drop", "0.5pp"]
     verdict, card = unmet(capsys, tmp_path / "run", "apply", *words)
     needed = card["certificate"]["samples_needed"]
     assert needed > jobs.SPLITS["test"]

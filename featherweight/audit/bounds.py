@@ -5,7 +5,7 @@ wrong) and gained (wrong → right); for other scores the differences are resamp
 
 What was found at 95 % nominal, for 50 to 10,000 samples, drops of 0 to 5 points, 0 to 3 points of gained answers and
 accuracies of 0.6 to 0.999 (coverage summed over the trinomial, for Newcombe's drawn; the margin is the bound's mean
-distance from the observed drop; ``benchmarks/coverage.py`` writes ``benchmarks/results/coverage.json``)::
+distance from the observed drop; ``benchmarks/certificate_coverage.py`` measures them)::
 
     rule                                     lowest coverage    margin
     Clopper-Pearson on the lost share             95.0 %         1.56

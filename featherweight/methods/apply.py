@@ -1,8 +1,10 @@
 """Apply: a plan becomes a network, layer by layer in execution order.
 
-Each layer is first refit – in closed form, from a walk of dense and compressed side by side – to what the *dense*
-network put out there, from the inputs that the *compressed* prefix really gives; then the plan's steps act on the refit
-layer under the Gram matrix of those inputs. Errors are repaired as they arise instead of adding up.
+Channels go first, by surgery (:mod:`featherweight.methods.pruning`). Then every layer of what is left is refit – in
+closed form, from a walk of dense and compressed side by side – to what the *dense* network put out there, from the
+inputs that the *compressed* prefix really gives; then the plan's steps act on the refit layer under the Gram matrix of
+those inputs. Where a layer's output is added to a shortcut, it is refit to what the sum lacks. Errors are repaired as
+they arise instead of adding up.
 """
 
 from __future__ import annotations
@@ -13,78 +15,87 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from featherweight.contracts import Capability, Plan, PlanError
-from featherweight.methods.seam import Method, Subject, apply_steps, subject_of
+from featherweight.contracts import Capability, Plan, PlanError, Steps
+from featherweight.methods.seam import Method, Subject, apply_steps, layer_steps, subject_of
 from featherweight.network.capture import Layer, Network, capture
 from featherweight.network.modules import bias_of, copied, replace_module, set_bias, set_weight, weight_of
+from featherweight.network.surgery import Slim
 from featherweight.numerics.gram import covariance_of, refit
 from featherweight.observation.evidence import OBSERVED_KINDS
 from featherweight.observation.rows import input_rows, output_rows, sample_positions, weight_rows
-from featherweight.observation.walk import walk
+from featherweight.observation.walk import Passage, walk
 from featherweight.tasks.data import Split
 
-_ROWS_PER_LAYER = 16_384
+_ROWS_PER_LAYER = 24_576
 _ROWS_PER_COLUMN = 8
+_DAMPING = 1e-3
 
 
 @dataclass
 class _Builder:
     """The visitor of the walk: builds every layer's replacement and keeps it."""
 
-    network: Network
+    slim: Slim
     plan: Plan
     capability: Capability
     methods: Sequence[Method]
     generator: torch.Generator
     built: dict[str, nn.Module] = field(default_factory=dict)
 
-    def visit(self, layer: Layer, dense: torch.Tensor, given: torch.Tensor) -> nn.Module | None:
-        steps = self.plan.choices.get(layer.name, ())
-        refittable = layer.replaceable and layer.kind in OBSERVED_KINDS
-        if not refittable or not (steps or self.built):
+    def visit(self, passage: Passage) -> nn.Module | None:
+        layer = passage.layer
+        steps = layer_steps(self.plan.choices.get(layer.name, ()))
+        # Something upstream changed, so the inputs differ from those that the weight was trained on.
+        changed = bool(self.built or self.slim.removals)
+        if not (layer.replaceable and layer.kind in OBSERVED_KINDS) or not (steps or changed):
             return None
-        module = copied(self.network.module.get_submodule(layer.name))
-        rows, targets = self._rows(layer, given, dense)
-        mean, covariance = _moments(rows)
-        if self.built:  # something upstream changed, so the inputs differ from those that the weight was trained on
-            _refit(layer, module, (rows, targets), (mean, covariance))
-        subject = subject_of(layer, module, covariance, mean, 0.0, self.capability)
+        module = copied(self.slim.network.module.get_submodule(layer.name))
+        moments = self._moments(passage)
+        if changed and passage.target is not None:
+            _refit(layer, module, moments)
+        subject = subject_of(layer, module, moments.covariance, moments.mean, 0.0, self.capability)
         self.built[layer.name] = apply_steps(subject, steps, self.methods)
         return self.built[layer.name]
 
-    def _rows(self, layer: Layer, given: torch.Tensor, dense: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _moments(self, passage: Passage) -> _Moments:
+        layer, given = passage.layer, passage.given
         width = weight_rows(layer, torch.empty(layer.weight_shape, device="meta")).shape[-1]
         wanted = max(_ROWS_PER_LAYER, _ROWS_PER_COLUMN * width)
         at = sample_positions(layer, len(given), -(-wanted // len(given)), self.generator)
-        return input_rows(layer, given, at), output_rows(layer, dense, at)
+        rows = input_rows(layer, given, at)
+        unknown = rows.new_zeros(*rows.shape[:2], layer.weight_shape[0] // layer.groups)
+        return _Moments.of(rows, unknown if passage.target is None else output_rows(layer, passage.target, at))
 
 
-def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (g, d) and covariance (g, d, d) of rows (g, m, d), float64."""
-    count = rows.shape[1]
-    mean = rows.double().mean(1)
-    return mean, covariance_of((rows.transpose(1, 2) @ rows).double() / count, mean)
+@dataclass(frozen=True)
+class _Moments:
+    """Means and centred second moments of rows and targets, float64."""
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    centre: torch.Tensor
+    cross: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: torch.Tensor, targets: torch.Tensor) -> _Moments:
+        """Of rows (g, m, d) and targets (g, m, n)."""
+        count = rows.shape[1]
+        mean, centre = rows.double().mean(1), targets.double().mean(1)
+        covariance = covariance_of((rows.transpose(1, 2) @ rows).double() / count, mean)
+        cross = (targets.transpose(1, 2) @ rows).double() / count - centre.unsqueeze(2) * mean.unsqueeze(1)
+        return cls(mean, covariance, centre, cross)
 
 
-def _refit(
-    layer: Layer,
-    module: nn.Module,
-    pairs: tuple[torch.Tensor, torch.Tensor],
-    moments: tuple[torch.Tensor, torch.Tensor],
-) -> None:
-    """Move the weight, in place, to the least-squares fit of the dense outputs from the given inputs."""
-    rows, targets = pairs
-    mean, covariance = moments
-    centre = targets.double().mean(1)
-    cross = (targets.transpose(1, 2) @ rows).double() / rows.shape[1] - centre.unsqueeze(2) * mean.unsqueeze(1)
-    fitted = refit(weight_rows(layer, weight_of(module)), covariance, cross)
-    bias = centre - (fitted @ mean.unsqueeze(-1)).squeeze(-1)
+def _refit(layer: Layer, module: nn.Module, moments: _Moments) -> None:
+    """Move the weight, in place, to the least-squares fit of the targets from the given inputs."""
+    fitted = refit(weight_rows(layer, weight_of(module)), moments.covariance, moments.cross, _DAMPING)
+    bias = moments.centre - (fitted @ moments.mean.unsqueeze(-1)).squeeze(-1)
     set_weight(module, fitted)
     set_bias(module, bias.flatten())
 
 
 def apply(
-    network: Network,
+    network: Network | Slim,
     plan: Plan,
     split: Split,
     capability: Capability,
@@ -95,8 +106,9 @@ def apply(
     """The network that a plan asks for.
 
     Args:
-        network: the dense network; it stays as it is.
-        plan: steps by layer name.
+        network: the dense network, or what pruning left of it beside it; it stays as it is. Pruning steps of the plan
+            are taken for done.
+        plan: steps by unit name.
         split: calibration samples, all held at once: twice their live activations.
         capability: of the target.
         methods: the catalogue.
@@ -105,10 +117,11 @@ def apply(
     Raises:
         PlanError: the plan names a layer that doesn't exist or can't be replaced.
     """
-    check_plan(network, plan)
-    builder = _Builder(network, plan, capability, methods, torch.Generator().manual_seed(seed))
-    walk(network, split.take(range(len(split))).inputs, builder.visit)
-    return assemble(network, builder.built)
+    slim = network if isinstance(network, Slim) else Slim.whole(network)
+    check_plan(slim.dense, plan)
+    builder = _Builder(slim, plan, capability, methods, torch.Generator().manual_seed(seed))
+    walk(slim, split.take(range(len(split))).inputs, builder.visit)
+    return assemble(slim.network, builder.built)
 
 
 def assemble(network: Network, built: dict[str, nn.Module]) -> Network:
@@ -126,7 +139,9 @@ def check_plan(network: Network, plan: Plan) -> None:
         PlanError: it names a layer that doesn't exist or can't be replaced.
     """
     known = {layer.name: layer for layer in network.layers}
-    for name, steps in plan.choices.items():
+    for name, steps in _on_layers(plan):
+        if name not in known and plan.choices[name] and not steps:
+            continue  # a unit of channels: pruning knows its name
         if name not in known:
             raise PlanError(
                 "Every unit of a plan must be a layer of the network.",
@@ -148,9 +163,13 @@ def check_steps(network: Network, plan: Plan, capability: Capability, methods: S
         PlanError: it doesn't, or a step can't.
     """
     check_plan(network, plan)
-    for name, steps in plan.choices.items():
+    for name, steps in _on_layers(plan):
         if steps:
             apply_steps(_neutral(network.layer(name), network.module.get_submodule(name), capability), steps, methods)
+
+
+def _on_layers(plan: Plan) -> list[tuple[str, Steps]]:
+    return [(name, layer_steps(steps)) for name, steps in plan.choices.items()]
 
 
 def _neutral(layer: Layer, module: nn.Module, capability: Capability) -> Subject:
@@ -169,8 +188,8 @@ def rebuild(
 ) -> Network:
     """The compressed network again, from the dense one, the plan and a state dict: nothing is unpickled.
 
-    The steps run under neutral statistics, which gives every module its shape and encoding; the state then gives every
-    value.
+    Channels are gone already: ``network`` is what the surgery left. The steps run under neutral statistics, which gives
+    every module its shape and encoding; the state then gives every value.
 
     Raises:
         PlanError: the plan doesn't fit the network, or the state doesn't fit the plan.
@@ -178,7 +197,7 @@ def rebuild(
     check_plan(network, plan)
     built: dict[str, nn.Module] = {}
     for layer in network.layers:
-        steps = plan.choices.get(layer.name, ())
+        steps = layer_steps(plan.choices.get(layer.name, ()))
         module = copied(network.module.get_submodule(layer.name))
         bias = state.get(f"{layer.name}.bias")
         if bias is not None and bias_of(module) is None:  # the refit gave it one

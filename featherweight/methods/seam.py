@@ -15,9 +15,17 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from featherweight.contracts import Capability, Cost, PlanError, Refusal, Scalar, Step, Steps
+from featherweight.contracts import Capability, Cost, CostForm, PlanError, Refusal, Scalar, Step, Steps
 from featherweight.network.capture import Layer
-from featherweight.network.encodings import is_integer, weight_type
+from featherweight.network.composition import (
+    composed,
+    index_bytes,
+    means_within,
+    moments_within,
+    positions,
+    stored_values,
+)
+from featherweight.network.encodings import holds, is_integer, weight_type
 from featherweight.network.modules import bias_of, copied, shift_bias, weight_of
 from featherweight.numerics.gram import output_error
 from featherweight.observation.rows import weight_rows
@@ -68,6 +76,25 @@ class Method(Protocol):
         ...
 
 
+PRUNING = "pruning"
+"""The name of the one family that acts on coupled units and not on layers."""
+
+
+def layer_steps(steps: Steps) -> Steps:
+    """The steps that act on a layer by itself: all but pruning, which comes first and acts on a whole unit.
+
+    Raises:
+        PlanError: pruning isn't the first step, or stands there twice.
+    """
+    if any(step.method == PRUNING for step in steps[1:]):
+        raise PlanError(
+            "Channels go before anything else is done to a layer, and once.",
+            " > ".join(map(str, steps)),
+            f"put {PRUNING} first",
+        )
+    return steps[1:] if steps and steps[0].method == PRUNING else steps
+
+
 def leaves(module: nn.Module) -> list[nn.Module]:
     """The weighted modules of a layer's replacement, in execution order."""
     return list(module) if isinstance(module, nn.Sequential) else [module]
@@ -88,11 +115,8 @@ def subject_of(
 
 def effective_weight(subject: Subject) -> torch.Tensor:
     """The map that the subject's module computes with its encoded weights, (g, n, d), float64."""
-    first, *rest = leaves(subject.module)
-    weight = weight_rows(subject.layer, weight_of(first)).double()
-    for leaf in rest:
-        weight = weight_of(leaf).double().flatten(1) @ weight
-    return weight
+    parts = leaves(subject.module)
+    return weight_rows(subject.layer, weight_of(parts[0]).double() if len(parts) == 1 else composed(parts))
 
 
 def predicted_error(subject: Subject) -> float:
@@ -106,29 +130,64 @@ def predicted_error(subject: Subject) -> float:
     parts = leaves(subject.module)
     if is_integer(parts[0]):
         error += subject.input_noise * float(effective.square().sum())
-    if len(parts) > 1 and is_integer(parts[1]):
-        first = weight_rows(subject.layer, weight_of(parts[0])).double()
-        spread = ((first @ subject.covariance) * first).sum(-1).clamp(min=0.0).sqrt()
-        centre = (first @ subject.mean.double().unsqueeze(-1)).squeeze(-1)
-        width = float((centre + 4 * spread).max() - (centre - 4 * spread).min())
-        error += (width / 255) ** 2 / 12 * float(weight_of(parts[1]).double().square().sum())
+    if any(map(is_integer, parts[1:])):
+        covariances = moments_within(parts, subject.covariance[0])
+        means = means_within(parts, subject.mean[0])
+        for position in range(1, len(parts)):
+            if is_integer(parts[position]):
+                gain = float(composed(parts[position:]).square().sum())
+                error += _inner_noise(covariances[position], means[position]) * gain
     return error
+
+
+def _inner_noise(covariance: torch.Tensor, mean: torch.Tensor) -> float:
+    """Mean squared rounding of what an inner part reads, uniform over its mean plus or minus 4 standard deviations."""
+    spread = 4 * covariance.diagonal().clamp(min=0.0).sqrt()
+    return (float((mean + spread).max() - (mean - spread).min()) / 255) ** 2 / 12
 
 
 _TYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
-def cost_of(layer: Layer, module: nn.Module, capability: Capability) -> Cost:
-    """What a replacement costs on the target: exact MACs and parameters, bytes by the target's own account."""
-    size = macs = parameters = 0
-    for leaf in leaves(module):
+def cost_form(layer: Layer, module: nn.Module, capability: Capability) -> CostForm:
+    """What a replacement costs on the target, at any width: exact MACs and parameters, bytes by the target's account.
+
+    A chain's first leaf reads the layer's columns and its last one gives the layer's rows; what lies between them
+    doesn't change with either.
+    """
+    parts = leaves(module)
+    totals = torch.zeros(3, 4, dtype=torch.int64)
+    for position, (leaf, count) in enumerate(zip(parts, positions(layer, parts), strict=True)):
         kind, weight = weight_type(leaf), weight_of(leaf)
-        channels = weight.shape[0]
-        parameters += weight.numel() + (0 if bias_of(leaf) is None else channels)
-        macs += weight.numel() * layer.positions
-        size += weight.numel() * _TYPE_BYTES[kind]
-        size += channels * (4 + capability.bytes_per_channel[kind]) + capability.bytes_per_layer
-    return Cost(size, macs, parameters)
+        (rows, inputs), kernel = weight.shape[:2], weight[0, 0].numel()
+        first, last = position == 0, position == len(parts) - 1
+        values = torch.tensor(
+            [
+                kernel * int(first and last),
+                kernel * inputs * int(last and not first),
+                kernel * rows * int(first and not last),
+                weight.numel() * int(not (first or last)),
+            ]
+        )
+        if index_bytes(leaf):  # sets of channels: exact at this width only
+            values = torch.tensor([0, 0, 0, stored_values(leaf)])
+        channels = torch.tensor([0, int(last), 0, rows * int(not last)])
+        constant = torch.tensor([0, 0, 0, capability.bytes_per_layer + index_bytes(leaf)])
+        biases = channels * int(bias_of(leaf) is not None)
+        totals[0] += values * _TYPE_BYTES[kind] + channels * (4 + capability.bytes_per_channel[kind]) + constant
+        totals[1] += values * count
+        totals[2] += values + biases
+    return CostForm(*((row[0], row[1], row[2], row[3]) for row in totals.tolist()))
+
+
+def widths_of(layer: Layer) -> tuple[int, int]:
+    """Rows of a layer's weight, and its columns for one kernel position: its two widths."""
+    return layer.weight_shape[0], layer.weight_shape[1]
+
+
+def cost_of(layer: Layer, module: nn.Module, capability: Capability) -> Cost:
+    """The cost at the layer's own width."""
+    return cost_form(layer, module, capability).at(*widths_of(layer))
 
 
 def apply_steps(subject: Subject, steps: Steps, methods: Sequence[Method]) -> nn.Module:
@@ -153,6 +212,12 @@ def apply_steps(subject: Subject, steps: Steps, methods: Sequence[Method]) -> nn
                 "change their order, or leave one out",
             )
         state = replace(state, module=known[step.method].apply(state, step.settings))
+        if not all(map(holds, leaves(state.module))):
+            raise PlanError(
+                "What an earlier step holds must stay: zeros zero, shared values shared.",
+                f"{step} on {subject.layer.name!r} breaks it",
+                "put it first, or leave one of the steps out",
+            )
     if steps:
         missing = (subject.weight.double() - effective_weight(state)) @ subject.mean.double().unsqueeze(-1)
         shift_bias(leaves(state.module)[-1], missing.flatten())

@@ -19,7 +19,6 @@ from featherweight.network.capture import Network
 from featherweight.numerics.affine import AffineGrid
 
 _q = torch.ops.quantized_decomposed
-_CASTS = ("to", "_to_copy")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,9 @@ def _settle_values(module: fx.GraphModule) -> None:
     fixed: dict[fx.Node, torch.Tensor] = {}
     graph = module.graph
     for node in list(graph.nodes):
-        if node.op == "get_attr":
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)  # holds by construction, and would keep what it looks at alive
+        elif node.op == "get_attr":
             value = functools.reduce(getattr, str(node.target).split("."), module)
             if isinstance(value, torch.Tensor):
                 fixed[node] = value.detach()
@@ -69,10 +70,17 @@ def _settle_values(module: fx.GraphModule) -> None:
     graph.eliminate_dead_code()
 
 
+def _halves(node: fx.Node, fixed: Mapping[fx.Node, torch.Tensor]) -> bool:
+    """Whether a cast leads to float16 or back."""
+    return torch.float16 in node.args or any(
+        one in fixed and fixed[one].dtype == torch.float16 for one in node.all_input_nodes
+    )
+
+
 def _settles(node: fx.Node, fixed: Mapping[fx.Node, torch.Tensor]) -> bool:
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or not node.users:
         return False
-    kept = node.target.namespace == "quantized_decomposed" or node.target._opname in _CASTS
+    kept = node.target.namespace == "quantized_decomposed" or _halves(node, fixed)
     sources = node.all_input_nodes
     return not kept and bool(sources) and all(one in fixed for one in sources)
 

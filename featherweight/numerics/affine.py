@@ -8,13 +8,15 @@ padding is exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 _SMALLEST_SCALE = 1e-12
 _RATIOS = torch.linspace(1.0, 0.3, 71, dtype=torch.float64)
+_FEW_BITS = 4
+_LOW_RATIOS = torch.linspace(1.0, 0.1, 91, dtype=torch.float64)  # few levels want more clipping
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class AffineGrid:
     """An affine grid, or one for every channel.
 
     Attributes:
-        scale: real value of one step, shape () or (channels,), float32.
+        scale: real value of one step, shape () or (channels,), or that of what is rounded; float32.
         zero_point: level of real zero, same shape, int64.
         lowest, highest: the first and the last level.
     """
@@ -90,8 +92,8 @@ def symmetric_grid(largest: torch.Tensor, bits: int = 8) -> AffineGrid:
 def fit_symmetric(weight: torch.Tensor, bits: int = 8, importance: torch.Tensor | None = None) -> AffineGrid:
     """The symmetric grid of every row with the least (weighted) squared rounding error.
 
-    Searched over 71 clippings from the row's largest magnitude down to 0.3 of it (METHODS' usual range). A row of
-    zeros gets the smallest scale, so nothing divides by zero.
+    Searched over clippings from the row's largest magnitude down to 0.3 of it, with at most 4 bits down to 0.1, in
+    steps of 0.01. A row of zeros gets the smallest scale, so nothing divides by zero.
 
     Args:
         weight: (rows, columns).
@@ -101,16 +103,74 @@ def fit_symmetric(weight: torch.Tensor, bits: int = 8, importance: torch.Tensor 
     """
     weight = weight.double()
     largest = weight.abs().amax(1)
-    best_error = torch.full_like(largest, torch.inf)
-    best_ratio = torch.ones_like(largest)
-    for ratio in _RATIOS.tolist():
-        rounded = symmetric_grid(largest * ratio, bits).round(weight, axis=0)
-        squared = (rounded - weight).square()
+    ratio = _best_ratio(weight, lambda ratio: symmetric_grid(largest * ratio, bits), bits, importance)
+    return symmetric_grid(largest * ratio, bits)
+
+
+def fit_asymmetric_rows(weight: torch.Tensor, bits: int = 8, importance: torch.Tensor | None = None) -> AffineGrid:
+    """The asymmetric grid of every row with the least (weighted) squared rounding error.
+
+    The range of a row starts at its extremes; both ends are pulled in together, then each alone, over the clippings of
+    :func:`fit_symmetric`, whose arguments these are.
+    """
+    weight = weight.double()
+    low, high = weight.amin(1).clamp(max=0.0), weight.amax(1).clamp(min=0.0)
+    ratio = _best_ratio(weight, lambda ratio: asymmetric_grid(low * ratio, high * ratio, bits), bits, importance)
+    lower, higher = low * ratio, high * ratio
+    ratio = _best_ratio(weight, lambda ratio: asymmetric_grid(lower * ratio, higher, bits), bits, importance)
+    lowest = lower * ratio
+    ratio = _best_ratio(weight, lambda ratio: asymmetric_grid(lowest, higher * ratio, bits), bits, importance)
+    return asymmetric_grid(lowest, higher * ratio, bits)
+
+
+def _best_ratio(
+    weight: torch.Tensor,
+    grid_at: Callable[[torch.Tensor], AffineGrid],
+    bits: int,
+    importance: torch.Tensor | None,
+) -> torch.Tensor:
+    """The clipping of every row, (rows,), whose grid rounds it with the least (weighted) squared error."""
+    best_error = torch.full_like(weight[:, 0], torch.inf)
+    best_ratio = torch.ones_like(best_error)
+    for ratio in _RATIOS if bits > _FEW_BITS else _LOW_RATIOS:
+        squared = (grid_at(ratio).round(weight, axis=0) - weight).square()
         error = (squared if importance is None else squared * importance).sum(1)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best_ratio = torch.where(better, ratio, best_ratio)
-    return symmetric_grid(largest * best_ratio, bits)
+    return best_ratio
+
+
+def fit_blocks(
+    weight: torch.Tensor,
+    size: int = 32,
+    bits: int = 8,
+    *,
+    symmetric: bool = True,
+    importance: torch.Tensor | None = None,
+) -> AffineGrid:
+    """A grid for every block of ``size`` neighbouring columns of every row; the last block may be smaller.
+
+    Args:
+        weight: (rows, columns).
+        size: columns that share a grid.
+        bits: 2 to 16.
+        symmetric: without or with a zero point.
+        importance: (columns,), as for :func:`fit_symmetric`.
+
+    Returns:
+        A grid with one scale for every entry, (rows, columns): round with it without an axis.
+    """
+    rows, columns = weight.shape
+    missing = -columns % size
+    blocks = torch.constant_pad_nd(weight.double(), (0, missing)).reshape(-1, size)  # a zero more lies on every grid
+    weights = torch.ones(columns) if importance is None else importance
+    spread = torch.constant_pad_nd(weights.double(), (0, missing)).expand(rows, -1).reshape(-1, size)
+    grid = (fit_symmetric if symmetric else fit_asymmetric_rows)(blocks, bits, spread)
+    scale, zero_point = (
+        part.view(rows, -1).repeat_interleave(size, 1)[:, :columns] for part in (grid.scale, grid.zero_point)
+    )
+    return AffineGrid(scale, zero_point, grid.lowest, grid.highest)
 
 
 def fit_asymmetric(sample: torch.Tensor, low: float, high: float, bits: int = 8) -> AffineGrid:

@@ -44,14 +44,21 @@ class Elimination:
     errors: torch.Tensor
 
 
+def _inverse(covariance: torch.Tensor, damping: float) -> torch.Tensor:
+    strength = max(damping * float(covariance.diagonal().mean()), 1e-12)
+    ridge = covariance + strength * torch.eye(len(covariance), dtype=torch.float64)
+    factor, info = torch.linalg.cholesky_ex(ridge)
+    if bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
+        return _inverse(covariance, damping * 10)
+    return torch.cholesky_inverse(factor)
+
+
 class _State:
     """One consumer while groups go: its refit weight and the inverse of what is left of its covariance."""
 
     def __init__(self, consumer: Consumer, damping: float) -> None:
         covariance = consumer.covariance.double()
-        strength = damping * float(covariance.diagonal().mean().clamp(min=1e-12))
-        ridge = covariance + strength * torch.eye(len(covariance), dtype=torch.float64)
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridge))
+        self.inverse = _inverse(covariance, damping)
         self.weight = consumer.weight.double().clone()
         self.columns, self.scale = consumer.columns, consumer.scale
 
@@ -76,6 +83,36 @@ class _State:
         self.weight[:, at] = 0.0
         self.inverse[at], self.inverse[:, at] = 0.0, 0.0
         self.inverse[at, at] = 1.0
+
+
+def compensated(
+    weight: torch.Tensor, covariance: torch.Tensor, gone: torch.Tensor, damping: float = 1e-4
+) -> torch.Tensor:
+    """The map without some of its columns that stays closest to the whole one on the data.
+
+    ``W' = (W C)_{:,K} (C_KK + λ I)⁻¹`` on the columns that stay, zero elsewhere, with ``λ = damping · mean diag C``.
+
+    Args:
+        weight: (n, d).
+        covariance: of its inputs, (d, d).
+        gone: columns to remove, (c,).
+        damping: relative to the mean of the covariance's diagonal; pulls towards the weight itself.
+
+    Returns:
+        (n, d), float64; its output differs by ``tr(D C Dᵀ)`` with ``D`` the difference to the weight.
+    """
+    weight, covariance = weight.double(), covariance.double()
+    stay = torch.ones(weight.shape[1], dtype=torch.bool)
+    stay[gone] = False
+    strength = max(damping * float(covariance.diagonal().mean()), 1e-12)
+    ridge = covariance[stay][:, stay] + strength * torch.eye(int(stay.sum()), dtype=torch.float64)
+    right = weight @ covariance[:, stay] + strength * weight[:, stay]
+    factor, info = torch.linalg.cholesky_ex(ridge)
+    if bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
+        return compensated(weight, covariance, gone, damping * 10)
+    fitted = torch.zeros_like(weight)
+    fitted[:, stay] = torch.cholesky_solve(right.T, factor).T
+    return fitted
 
 
 def eliminate(consumers: Sequence[Consumer], keep: int = 1, damping: float = 1e-3) -> Elimination:

@@ -2,6 +2,6 @@
 
 from featherweight.observation.evidence import Evidence, LayerEvidence, observe
 from featherweight.observation.ranges import observe_ranges
-from featherweight.observation.walk import walk
+from featherweight.observation.walk import Passage, walk
 
-__all__ = ["Evidence", "LayerEvidence", "observe", "observe_ranges", "walk"]
+__all__ = ["Evidence", "LayerEvidence", "Passage", "observe", "observe_ranges", "walk"]

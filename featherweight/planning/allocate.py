@@ -8,15 +8,15 @@ linear program, solved to optimality by HiGHS (``scipy.optimize.milp``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from featherweight.contracts import Cost, Goal, Option, Quantity, Table
+from featherweight.contracts import Choice, Cost, Goal, Option, Quantity, Table
 from featherweight.planning import knapsack
-
-Choice = Mapping[str, Option]
+from featherweight.planning.widths import candidates, narrowed
 
 
 def undominated(options: tuple[Option, ...]) -> list[Option]:
@@ -37,18 +37,31 @@ def undominated(options: tuple[Option, ...]) -> list[Option]:
 def allocate(table: Table, goal: Goal, budget: float) -> Choice | None:
     """The cheapest choice whose summed predicted divergence stays within a budget.
 
+    Without coupled units the choice is proven best. With them, every set of kept widths that
+    :func:`featherweight.planning.widths.candidates` finds gets the best options for its layers, proven best for it, and
+    the cheapest of all is taken; keeping all channels is always among them, so coupled units never make a plan worse.
+
     Args:
         table: all options.
         goal: what is minimised, and the limits on bytes and MACs (they count the table's fixed cost).
         budget: limit on the summed divergence.
 
     Returns:
-        One option for every unit, or None where the limits can't be met together.
+        One option for every layer and one keep for every unit, or None where the limits can't be met together.
     """
-    if goal.max_size_bytes is not None or goal.max_macs is not None:
-        return _solve(table, goal, lambda programme: programme.quantity(goal.minimize), budget)
-    rows = [undominated(options) for options in table.options.values()]
     pick = _quantity(goal.minimize)
+
+    def solve(narrow: Table, room: float) -> dict[str, Option] | None:
+        if goal.max_size_bytes is not None or goal.max_macs is not None:
+            return _solve(narrow, goal, lambda programme: programme.quantity(goal.minimize), room)
+        return _cheapest_within(narrow, pick, room)
+
+    found = _over_widths(table, goal, solve, budget)
+    return min(found, key=lambda choice: (pick(choice.cost), choice.divergence), default=None)
+
+
+def _cheapest_within(table: Table, pick: Callable[[Cost], int], budget: float) -> dict[str, Option] | None:
+    rows = [undominated(options) for options in table.options.values()]
     chosen = knapsack.solve(
         [np.array([option.divergence for option in row]) for row in rows],
         [np.array([pick(option.cost) for option in row], dtype=float) for row in rows],
@@ -59,9 +72,28 @@ def allocate(table: Table, goal: Goal, budget: float) -> Choice | None:
     return {unit: row[number] for unit, row, number in zip(table.options, rows, chosen, strict=True)}
 
 
+def _over_widths(
+    table: Table, goal: Goal, solve: Callable[[Table, float], dict[str, Option] | None], budget: float
+) -> list[Choice]:
+    """A choice for every candidate set of widths that leaves room in the budget."""
+    found = []
+    for keeps in candidates(table, goal.minimize):
+        room = budget - sum(keep.divergence for keep in keeps.values())
+        layers = solve(narrowed(table, keeps), room) if room >= 0 else None
+        if layers is not None:
+            found.append(Choice(layers, keeps))
+    return found
+
+
 def gentlest(table: Table, goal: Goal) -> Choice | None:
     """The choice with the least summed divergence under the goal's limits on bytes and MACs; None where none fits."""
-    return _solve(table, goal, lambda programme: _scaled(programme.divergence, float(programme.divergence.max())), None)
+    found = _over_widths(
+        table,
+        goal,
+        lambda narrow, _: _solve(narrow, goal, lambda p: _scaled(p.divergence, float(p.divergence.max())), None),
+        math.inf,
+    )
+    return min(found, key=lambda choice: choice.divergence, default=None)
 
 
 def _quantity(name: Quantity) -> Callable[[Cost], int]:
@@ -86,7 +118,7 @@ class _Programme:
 
 def _solve(
     table: Table, goal: Goal, objective: Callable[[_Programme], np.ndarray], budget: float | None
-) -> Choice | None:
+) -> dict[str, Option] | None:
     if not table.options:
         return {}
     programme = _Programme(table)
@@ -119,4 +151,12 @@ def _scaled(divergence: np.ndarray, unit: float) -> np.ndarray:
 def cheapest(table: Table, goal: Goal) -> Choice:
     """The choice with the least of the goal's quantity, whatever it diverges: how far the table reaches."""
     pick = _quantity(goal.minimize)
-    return {unit: min(options, key=lambda o: (pick(o.cost), o.divergence)) for unit, options in table.options.items()}
+    found = _over_widths(
+        table,
+        goal,
+        lambda narrow, _: {
+            unit: min(options, key=lambda o: (pick(o.cost), o.divergence)) for unit, options in narrow.options.items()
+        },
+        math.inf,
+    )
+    return min(found, key=lambda choice: (pick(choice.cost), choice.divergence))

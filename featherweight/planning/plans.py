@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from featherweight.contracts import Option, Plan, PlanError, Step, Steps
+from featherweight.contracts import Choice, Plan, PlanError, Step, Steps
 from featherweight.files import write_atomically
 
 _VERSION = 1
@@ -18,19 +17,24 @@ _LARGEST_FIGURE = 1e300
 _SHOWN = 200  # characters of a broken plan in a message
 _HEADER = """\
 # A Featherweight plan: for every layer, the steps that are applied to it, in order; [] leaves its structure and
-# type alone.
+# type alone. `pruning: {keep: n}` leaves n of the layer's output channels (or heads), and of all that is tied to them.
 # Edit it and run `featherweight apply MODEL --data DATA --plan plan.yaml --out DIR`.
 """
 
 
-def plan_of(network: str, target: str, choice: Mapping[str, Option]) -> Plan:
-    """The plan that makes a choice."""
+def plan_of(network: str, target: str, choice: Choice) -> Plan:
+    """The plan that makes a choice; a unit's pruning stands first among the steps of the layer that it is named for."""
+    cost = choice.cost
     predicted = {
-        "size_bytes": float(sum(option.cost.size_bytes for option in choice.values())),
-        "macs": float(sum(option.cost.macs for option in choice.values())),
-        "divergence": float(sum(option.divergence for option in choice.values())),
+        "size_bytes": float(cost.size_bytes),
+        "macs": float(cost.macs),
+        "divergence": float(choice.divergence),
     }
-    return Plan(network, target, {unit: option.steps for unit, option in choice.items()}, predicted)
+    steps: dict[str, Steps] = {layer: option.steps for layer, option in choice.layers.items()}
+    for unit, keep in choice.keeps.items():
+        if keep.steps:
+            steps[unit] = (*keep.steps, *steps.get(unit, ()))
+    return Plan(network, target, steps, predicted)
 
 
 def plan_text(plan: Plan) -> str:

@@ -14,16 +14,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from featherweight.contracts import Capability, Cost, Option, Refusal, Steps, Table
+from featherweight.contracts import Capability, Cost, CostForm, Option, Refusal, Steps, Table
 from featherweight.methods.seam import (
     Method,
     Subject,
     apply_steps,
     chains,
+    cost_form,
     cost_of,
     leaves,
     predicted_error,
     subject_of,
+    widths_of,
 )
 from featherweight.network.capture import Layer, Network
 from featherweight.network.encodings import is_integer
@@ -46,11 +48,11 @@ class _Row:
 
     layer: Layer
     subject: Subject
-    entries: list[tuple[Steps, Cost, float]]
+    entries: list[tuple[Steps, CostForm, float]]
 
 
 def _row(layer: Layer, subject: Subject, methods: Sequence[Method]) -> tuple[_Row, list[Refusal]]:
-    entries: list[tuple[Steps, Cost, float]] = []
+    entries: list[tuple[Steps, CostForm, float]] = []
     refusals: list[Refusal] = []
     for found in chains(subject, methods):
         if isinstance(found, Refusal):
@@ -58,7 +60,7 @@ def _row(layer: Layer, subject: Subject, methods: Sequence[Method]) -> tuple[_Ro
             continue
         steps, state = found
         entries.append(
-            (steps, cost_of(layer, state.module, subject.capability), predicted_error(state) if steps else 0.0)
+            (steps, cost_form(layer, state.module, subject.capability), predicted_error(state) if steps else 0.0)
         )
     return _Row(layer, subject, entries), refusals
 
@@ -133,7 +135,8 @@ def build_table(
         kept += cost_of(layer, module, capability)
     whole = network.cost
     fixed = Cost(whole_bytes - kept.size_bytes, whole.macs - kept.macs, whole.parameters - kept.parameters)
-    return Table(options, tuple(refusals), fixed)
+    widths = {layer.name: widths_of(layer) for layer in network.layers if layer.name in options}
+    return Table(options, tuple(refusals), fixed, widths)
 
 
 def _calibrated(
@@ -146,6 +149,6 @@ def _calibrated(
     measured = [sensitivity.measure(name, module, grid) for module in built]
     curve = divergence_curve([errors[anchor] for anchor in anchors], measured, errors)
     return tuple(
-        Option(name, steps, cost, error, float(divergence))
-        for (steps, cost, error), divergence in zip(row.entries, curve, strict=True)
+        Option(name, steps, form.at(*widths_of(row.layer)), error, float(divergence), form)
+        for (steps, form, error), divergence in zip(row.entries, curve, strict=True)
     )

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from featherweight.methods.seam import leaves
-from featherweight.network.capture import Layer, Network, capture
+from featherweight.network.capture import Network, capture
 from featherweight.network.modules import copied, shift_bias
+from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import OBSERVED_KINDS
-from featherweight.observation.walk import walk
+from featherweight.observation.walk import Passage, walk
 from featherweight.tasks.data import Split
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -38,31 +39,32 @@ def reestimate_batch_norm(network: Network, split: Split, *, size: int = 32) -> 
     return capture(module.eval(), network.example)
 
 
-def correct_bias(original: Network, compressed: Network, split: Split) -> Network:
-    """Give every layer's output the mean that the original has there, in execution order.
+def correct_bias(slim: Slim, compressed: Network, split: Split) -> Network:
+    """Give every layer's output the mean that it should have there, shortcuts repaired, in execution order.
 
     ``b ← b + E[y] − E[ỹ]`` per channel, with ``ỹ`` from the compressed and already corrected prefix (Nagel et al. 2019,
     arXiv:1906.04721, section 4.2, measured instead of derived).
 
     Args:
-        original: the dense network.
-        compressed: the same with layers replaced under the same names.
+        slim: the dense network, beside what pruning left of it.
+        compressed: the latter with layers replaced under the same names.
         split: calibration samples, all held at once.
     """
     module = copied(compressed.module)
-    corrected = {layer.name for layer in original.layers if layer.replaceable and layer.kind in OBSERVED_KINDS}
 
-    def visit(layer: Layer, dense: torch.Tensor, given: torch.Tensor) -> nn.Module | None:
+    def visit(passage: Passage) -> nn.Module | None:
+        layer = passage.layer
         if not layer.replaceable:
             return None
         own = module.get_submodule(layer.name)
-        if layer.name in corrected:
-            channel = 1 if layer.geometry else dense.ndim - 1
-            over = [axis for axis in range(dense.ndim) if axis != channel]
-            shift = dense.double().mean(over) - own(given).double().mean(over)
+        found = own(passage.given)
+        if layer.kind in OBSERVED_KINDS and passage.target is not None:
+            channel = 1 if layer.geometry else found.ndim - 1
+            over = [axis for axis in range(found.ndim) if axis != channel]
+            shift = passage.target.double().mean(over) - found.double().mean(over)
             if bool(shift.any()):
                 shift_bias(leaves(own)[-1], shift)
         return own
 
-    walk(original, split.take(range(len(split))).inputs, visit)
+    walk(slim, split.take(range(len(split))).inputs, visit)
     return capture(module, compressed.example)

@@ -8,6 +8,7 @@ import hashlib
 from featherweight.contracts import Story
 from featherweight.report import figures
 from featherweight.report.attempts import attempts
+from featherweight.report.channels import channels
 from featherweight.report.costs import costs
 from featherweight.report.deployment import deployment
 from featherweight.report.layers import layers
@@ -16,12 +17,13 @@ from featherweight.report.overview import proof, side_by_side, verdict
 from featherweight.report.provenance import provenance, refusals
 from featherweight.report.style import SCRIPT, STYLE
 
-_PARTS = (side_by_side, proof, costs, layers, attempts, deployment, refusals, provenance)
+_PARTS = (side_by_side, proof, costs, layers, channels, attempts, deployment, refusals, provenance)
 _PLACES = {
     "compare": "Before and after",
     "certificate": "Certificate",
     "costs": "Bytes and milliseconds",
     "layers": "Layers",
+    "channels": "Channels",
     "attempts": "Attempts",
     "use": "Use it",
     "refusals": "Refusals",
@@ -31,7 +33,8 @@ _PLACES = {
 
 def page_of(story: Story) -> str:
     """The report as an HTML page: no network, no foreign font, script or style; complete without its script."""
-    links = [element("li", element("a", words, href=f"#{anchor}")) for anchor, words in _PLACES.items()]
+    places = {anchor: words for anchor, words in _PLACES.items() if anchor != "channels" or story.units}
+    links = [element("li", element("a", words, href=f"#{anchor}")) for anchor, words in places.items()]
     body = element(
         "body",
         element("p", "Featherweight", element("span", " report"), class_="brand"),

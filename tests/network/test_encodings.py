@@ -11,6 +11,7 @@ from torch import nn
 from featherweight.network.capture import capture
 from featherweight.network.encodings import (
     AffineEncoding,
+    BinaryEncoding,
     CodebookEncoding,
     HalfEncoding,
     MaskEncoding,
@@ -83,3 +84,36 @@ def test_a_state_dict_brings_an_encoded_weight_back(encoding: nn.Module) -> None
     encode(two, type(encoding)(torch.zeros(2)) if isinstance(encoding, CodebookEncoding) else HalfEncoding())
     two.load_state_dict(one.state_dict())
     assert torch.equal(weight_of(one), weight_of(two))
+
+
+@given(st.integers(0, 100), st.booleans(), st.sampled_from([torch.float16, torch.float32, torch.float64]))
+def test_signs_with_scales_stay_what_they_are(seed: int, zero: bool, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.rand(3, generator=generator)
+    scale[0] = 0.0
+    encoding = BinaryEncoding(scale, zero)
+    found = encoding(torch.randn(3, 2, 2, 2, generator=generator).to(dtype))
+    assert found.dtype == dtype
+    assert torch.equal(encoding(found), found)
+
+    magnitudes = torch.where(found.flatten(1) == 0, scale.to(dtype).unsqueeze(1), found.flatten(1).abs())
+    assert torch.equal(magnitudes, scale.to(dtype).unsqueeze(1).expand(3, 8))
+    assert zero or not bool((found[1:] == 0).any())
+    assert not found[0].any()
+
+
+def test_encoding_can_bring_a_new_weight_under_what_is_held_already() -> None:
+    linear = _chained()
+    mask = chain_of(linear)[0].mask
+    encode(linear, HalfEncoding(), torch.full((24,), 1 / 3))
+    assert torch.equal(weight_of(linear) != 0, mask)
+    assert float(weight_of(linear).max()) == pytest.approx(0.2, rel=1e-3)  # the codebook's nearest, halved
+
+
+@pytest.mark.parametrize("encoding", [BinaryEncoding(torch.ones(4), True), CodebookEncoding(torch.tensor([-1.0, 1.0]))])
+def test_values_reach_the_graph_without_their_operations(encoding: nn.Module) -> None:
+    linear = encode(nn.Linear(6, 4), encoding)
+    graph = with_grids(Compressed(capture(linear, torch.randn(2, 6))))
+    assert {str(node.target) for node in graph.graph.nodes if node.op == "call_function"} == {"aten.linear.default"}
+    convolution = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    assert holds(encode(convolution, encoding))

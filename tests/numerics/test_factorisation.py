@@ -7,7 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight.numerics.factorisation import whitened_factors, whitened_spectrum
+from featherweight.numerics.factorisation import (
+    SpatialFactors,
+    TuckerFactors,
+    plain_factors,
+    plain_spatial,
+    plain_tucker,
+    pseudo_inverse,
+    reduced_rank_factors,
+    spatial_factors,
+    tucker_factors,
+    whitened_factors,
+    whitened_spectrum,
+)
 from featherweight.numerics.gram import output_error
 
 
@@ -65,3 +77,168 @@ def test_the_rank_for_a_share_of_energy_is_the_smallest_that_keeps_it() -> None:
     rank = spectrum.rank_for(0.9)
     assert spectrum.error(rank) <= 0.1 * total < spectrum.error(rank - 1)
     assert whitened_spectrum(weight * 0, covariance).rank_for(0.9) == 1
+
+
+def test_the_plain_factors_are_the_truncated_svd() -> None:
+    weight, covariance = _problem(5, 7, 9)
+    first, second = plain_factors(weight, 3)
+    values = torch.linalg.svdvals(weight)
+    assert float((first @ second - weight).square().sum()) == pytest.approx(float(values[3:].square().sum()))
+    aware = whitened_spectrum(weight, covariance).error(3)
+    assert aware <= output_error((first @ second - weight)[None], covariance[None])
+
+
+# ------------------------------------------------------------------------------------------- responses as the target
+
+
+@given(st.integers(0, 300), st.integers(1, 6), st.integers(1, 8), st.data())
+@settings(max_examples=40)
+def test_reduced_rank_regression_is_least_squares_then_the_best_rank(
+    seed: int, outputs: int, width: int, data: st.DataObject
+) -> None:
+    """Against the other route: fit on the samples, then truncate the SVD of the fitted responses."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(60, width, generator=generator).double()
+    y = x[:, :1] + torch.randn(60, outputs, generator=generator).double()
+    rank = data.draw(st.integers(1, min(outputs, width)))
+    first, second = reduced_rank_factors(y.T @ x / 60, x.T @ x / 60, rank)
+    fitted = x @ torch.linalg.lstsq(x, y).solution
+    left, values, right = torch.linalg.svd(fitted, full_matrices=False)
+    best = (left[:, :rank] * values[:rank]) @ right[:rank]
+    found = float((x @ (first @ second).T - y).square().sum())
+    assert found == pytest.approx(float((best - y).square().sum()), rel=1e-8)
+
+
+def test_it_repairs_what_a_changed_prefix_did() -> None:
+    """Inputs pass a lossy prefix: aiming at the dense responses beats factorising the weight under the new inputs."""
+    weight, covariance = _problem(6, 8, 10)
+    mixing = torch.randn(10, 10).double() * 0.2 + torch.eye(10).double()
+    moved = mixing @ covariance @ mixing.T
+    first, second = reduced_rank_factors(weight @ covariance @ mixing.T, moved, 4)
+    naive_first, naive_second = whitened_factors(weight, whitened_spectrum(weight, moved), 4)
+    found, naive = (
+        output_error((a @ b @ mixing - weight)[None], covariance[None])
+        for a, b in ((first, second), (naive_first, naive_second))
+    )
+    assert found < 0.9 * naive
+
+
+def test_directions_that_never_vary_get_no_weight() -> None:
+    singular = torch.diag(torch.tensor([2.0, 0.0, 1e-30]))
+    assert torch.equal(pseudo_inverse(singular), torch.diag(torch.tensor([0.5, 0.0, 0.0])).double())
+    assert torch.equal(pseudo_inverse(torch.zeros(2, 2)), torch.zeros(2, 2).double())
+
+
+# ------------------------------------------------------------------------------------------------ chains for kernels
+
+
+def _kernel(seed: int, shape: tuple[int, int, int, int], rank: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    weight, covariance = _problem(seed, shape[0], shape[1] * shape[2] * shape[3], rank)
+    return weight.view(shape), covariance
+
+
+def _of(difference: torch.Tensor, covariance: torch.Tensor) -> float:
+    return output_error(difference.flatten(1)[None], covariance[None])
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_plain_spatial_is_optimal_by_eckart_and_young(rank: int) -> None:
+    kernel, _ = _kernel(7, (4, 3, 3, 2))
+    matrix = kernel.permute(0, 3, 1, 2).reshape(4 * 2, 3 * 3)  # rows (n, j), columns (c, i)
+    left = float(torch.linalg.svdvals(matrix)[rank:].square().sum())
+    assert float((plain_spatial(kernel, rank).kernel() - kernel).square().sum()) == pytest.approx(left)
+
+
+def test_plain_tucker_is_hosvd_made_better_by_sweeps() -> None:
+    """Against HOSVD written with unfoldings, and its known bound: within the two modes' tails, above the larger."""
+    kernel, _ = _kernel(8, (6, 5, 3, 3))
+    u = torch.linalg.svd(kernel.reshape(6, -1), full_matrices=False)
+    v = torch.linalg.svd(kernel.transpose(0, 1).reshape(5, -1), full_matrices=False)
+    p, q = 2, 3
+    hosvd = torch.einsum("nm,cd,mdij->ncij", u[0][:, :q] @ u[0][:, :q].T, v[0][:, :p] @ v[0][:, :p].T, kernel)
+    error = float((hosvd - kernel).square().sum())
+    tails = float(u[1][q:].square().sum()), float(v[1][p:].square().sum())
+    errors = [float((plain_tucker(kernel, p, q, sweeps=n).kernel() - kernel).square().sum()) for n in (0, 1, 3, 30)]
+    assert errors == sorted(errors, reverse=True)
+    assert max(tails) <= errors[-1] < errors[0] <= error * (1 + 1e-9) <= sum(tails) * (1 + 1e-9)
+
+
+def test_plain_tucker_meets_a_minimiser_that_knows_nothing_of_tensors() -> None:
+    kernel, _ = _kernel(9, (4, 4, 2, 2))
+    best = float((plain_tucker(kernel, 2, 2, sweeps=200).kernel() - kernel).square().sum())
+    reached = [_searched(kernel, seed) for seed in range(6)]
+    assert best <= min(reached) * 1.02
+
+
+def _searched(kernel: torch.Tensor, seed: int) -> float:
+    """The squared error that a quasi-Newton search over all entries of the factors comes to."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((2, 4), (2, 2, 2, 2), (4, 2))
+    parts = [torch.randn(shape, generator=generator).double().requires_grad_() for shape in shapes]
+    search = torch.optim.LBFGS(parts, max_iter=400, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
+        value = (TuckerFactors(*parts).kernel() - kernel).square().sum()
+        value.backward()
+        return value
+
+    search.step(loss)
+    return float(loss().detach())
+
+
+@given(st.integers(0, 300), st.integers(1, 4), st.integers(1, 4), st.data())
+@settings(max_examples=40)
+def test_chains_for_the_data_never_lose_to_plain_ones(seed: int, inner: int, outer: int, data: st.DataObject) -> None:
+    kernel, covariance = _kernel(seed, (4, 4, 3, 2), data.draw(st.sampled_from([None, 1, 7])))
+    scale = _of(kernel, covariance)
+    aware, plain = (
+        _of(fit.kernel() - kernel, covariance)
+        for fit in (tucker_factors(kernel, covariance, inner, outer), plain_tucker(kernel, inner, outer))
+    )
+    assert aware <= plain + 1e-7 * scale
+    rank = data.draw(st.integers(1, 8))
+    aware, plain = (
+        _of(fit.kernel() - kernel, covariance)
+        for fit in (spatial_factors(kernel, covariance, rank), plain_spatial(kernel, rank))
+    )
+    assert aware <= plain + 1e-7 * scale
+
+
+def test_the_rest_of_a_chain_is_the_best_there_is_for_its_first_part() -> None:
+    """No step of any size in core, last or second lowers the error: gradients vanish there."""
+    kernel, covariance = _kernel(10, (5, 4, 3, 3))
+    tucker, spatial = tucker_factors(kernel, covariance, 2, 3), spatial_factors(kernel, covariance, 3)
+    for fixed, free, build in (
+        (tucker.first, (tucker.core, tucker.last), TuckerFactors),
+        (spatial.first, (spatial.second,), SpatialFactors),
+    ):
+        moving = [part.clone().requires_grad_() for part in free]
+        rows = (build(fixed, *moving).kernel() - kernel).flatten(1)
+        error = ((rows @ covariance) * rows).sum()
+        gradients = torch.autograd.grad(error, moving)
+        sizes = [
+            float(g.norm() * part.detach().norm() / error.detach()) for g, part in zip(gradients, moving, strict=True)
+        ]
+        assert max(sizes) < 1e-5
+
+
+def test_full_ranks_give_the_kernel_back() -> None:
+    kernel, covariance = _kernel(11, (3, 4, 3, 2))
+    for fit in (
+        spatial_factors(kernel, covariance, 6),
+        tucker_factors(kernel, covariance, 4, 3),
+        plain_tucker(kernel, 4, 3),
+    ):
+        assert torch.allclose(fit.kernel(), kernel, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_few_samples_dead_inputs_and_zeros_stay_finite(rank: int) -> None:
+    kernel, covariance = _kernel(12, (4, 4, 3, 3), rank)
+    assert _of(tucker_factors(kernel, covariance, 4, 3).kernel() - kernel, covariance) < 1e-6 * _of(kernel, covariance)
+    for weight, moments in ((kernel, covariance * 0), (kernel * 0, covariance), (kernel * 0 + 1, covariance * 1e-30)):
+        for fit in (tucker_factors(weight, moments, 2, 2), spatial_factors(weight, moments, 2)):
+            assert bool(torch.isfinite(fit.kernel()).all())
+    unseen = tucker_factors(kernel, covariance * 0, 4, 4)
+    assert torch.allclose(unseen.kernel(), kernel)  # nothing is known of the inputs: the weight itself is kept

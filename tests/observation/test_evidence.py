@@ -12,7 +12,8 @@ from torch import nn
 
 from featherweight.contracts import DataError
 from featherweight.network import capture
-from featherweight.observation import observe, observe_ranges, walk
+from featherweight.network.surgery import Slim
+from featherweight.observation import Passage, observe, observe_ranges, walk
 from featherweight.observation.evidence import batch_size, gram_bytes, load_evidence, save_evidence
 from featherweight.tasks.data import Split
 
@@ -132,14 +133,15 @@ def test_the_walk_carries_both_networks_through_shortcuts() -> None:
     other = nn.Linear(4, 4)
     given = {}
 
-    def visit(layer, dense, compressed_input):
-        given[layer.name] = compressed_input
-        return other if layer.name == "a" else None
+    def visit(passage: Passage) -> nn.Module | None:
+        given[passage.layer.name] = passage
+        return other if passage.layer.name == "a" else None
 
-    dense, compressed = walk(network, (x,), visit)
+    dense, compressed = walk(Slim.whole(network), (x,), visit)
     own = network.module
     assert torch.allclose(dense, own(x))
     expected = torch.cat([own.b(torch.relu(other(x))) + x, x.flip(0)], 1)
     assert torch.allclose(compressed, expected)
-    assert torch.equal(given["a"], x)
-    assert torch.allclose(given["b"], torch.relu(other(x)))
+    assert torch.equal(given["a"].given, x)
+    assert torch.allclose(given["b"].given, torch.relu(other(x)))
+    assert torch.allclose(given["b"].target, own.b(torch.relu(own.a(x))))

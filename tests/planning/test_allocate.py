@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight.contracts import Cost, Goal, Option, Step, Table
+from featherweight.contracts import Choice, Cost, Goal, Option, Step, Table
 from featherweight.planning.allocate import allocate, cheapest, gentlest, undominated
 
 
@@ -54,9 +54,9 @@ def test_it_equals_brute_force(rows: list, budget: float, minimize: str, limit: 
         assert choice is None
         return
     assert choice is not None
-    assert set(choice) == set(table.options)
-    assert sum(o.divergence for o in choice.values()) <= budget * (1 + 1e-6)
-    assert sum(getattr(o.cost, quantity) for o in choice.values()) == best
+    assert set(choice.layers) == set(table.options)
+    assert choice.divergence <= budget * (1 + 1e-6)
+    assert getattr(choice.cost, quantity) == best
 
 
 def _greedy(table: Table, budget: float) -> int:
@@ -82,7 +82,7 @@ def test_it_never_loses_to_greedy(rows: list, budget: float) -> None:
     table = _table(rows)
     choice = allocate(table, Goal(), budget)
     assert choice is not None
-    assert sum(o.cost.size_bytes for o in choice.values()) <= _greedy(table, budget)
+    assert choice.cost.size_bytes <= _greedy(table, budget)
 
 
 def test_the_joint_table_beats_each_family_alone() -> None:
@@ -98,7 +98,7 @@ def test_the_joint_table_beats_each_family_alone() -> None:
         kept = tuple(o for o in one if family is None or not o.steps or o.steps[0].method == family)
         choice = allocate(Table({"a": kept}, (), table.fixed), Goal(), 0.1)
         assert choice is not None
-        sizes[family] = choice["a"].cost.size_bytes
+        sizes[family] = choice.layers["a"].cost.size_bytes
     assert sizes[None] < min(sizes["quantization"], sizes["lowrank"])
 
 
@@ -108,7 +108,7 @@ def test_a_hundred_units_with_48_options_take_no_time() -> None:
     start = time.perf_counter()
     choice = allocate(table, Goal(), 2.0)
     assert choice is not None
-    assert len(choice) == 100
+    assert len(choice.layers) == 100
     assert time.perf_counter() - start < 20  # a hang, not a speed: figures stand in benchmarks/
 
 
@@ -118,14 +118,14 @@ def test_limits_that_cannot_be_met_give_none_and_the_nearest_is_known() -> None:
     assert allocate(table, goal, 100.0) is None
     assert gentlest(table, goal) is None
     least = cheapest(table, goal)
-    assert [option.cost.size_bytes for option in least.values()] == [100, 200]
+    assert [option.cost.size_bytes for option in least.layers.values()] == [100, 200]
     loose = gentlest(table, Goal(max_size_bytes=1300))
     assert loose is not None
-    assert sorted(option.cost.size_bytes for option in loose.values()) == [200, 1000]
+    assert sorted(option.cost.size_bytes for option in loose.layers.values()) == [200, 1000]
 
 
 def test_nothing_to_choose_is_an_empty_choice() -> None:
-    assert allocate(Table({}, (), Cost(0, 0, 0)), Goal(), 1.0) == {}
+    assert allocate(Table({}, (), Cost(0, 0, 0)), Goal(), 1.0) == Choice({})
 
 
 def test_dominated_options_go_and_ties_keep_the_first() -> None:
@@ -143,4 +143,4 @@ def test_the_scale_of_divergence_does_not_matter(scale: float) -> None:
     table = _table([[(100, 50, 0.5 * scale), (500, 50, 0.1 * scale)], [(200, 60, 0.4 * scale)]])
     choice = allocate(table, Goal(), 0.6 * scale)
     assert choice is not None
-    assert sum(option.cost.size_bytes for option in choice.values()) == 700
+    assert sum(option.cost.size_bytes for option in choice.layers.values()) == 700

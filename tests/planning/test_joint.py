@@ -12,6 +12,7 @@ from featherweight.methods import METHODS
 from featherweight.methods.apply import apply
 from featherweight.network import capture
 from featherweight.network.grids import Compressed
+from featherweight.network.surgery import Slim
 from featherweight.observation import observe
 from featherweight.planning import allocate, build_table
 from featherweight.planning.plans import plan_of
@@ -50,7 +51,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, tupl
         choice = allocate(table, Goal(), 0.002)
         assert choice is not None
         plan = plan_of("n", "litert", choice)
-        made = recover(network, apply(network, plan, split, target.capability, METHODS), split, target)
+        made = recover(Slim.whole(network), apply(network, plan, split, target.capability, METHODS), split, target)
         path = folder / f"{name}.tflite"
         size = target.lower(made, path).size_bytes
         found[name] = (

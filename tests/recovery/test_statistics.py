@@ -11,6 +11,7 @@ from featherweight.contracts import Plan, Step
 from featherweight.methods import METHODS
 from featherweight.methods.apply import apply
 from featherweight.network import Network, capture
+from featherweight.network.surgery import Slim
 from featherweight.recovery.grids import fit_grids
 from featherweight.recovery.statistics import correct_bias, reestimate_batch_norm
 from featherweight.targets.placement import Placement
@@ -39,7 +40,7 @@ def test_every_layers_mean_is_the_originals_again() -> None:
         own = module.get_submodule(layer.name)
         own.weight.data += 0.05 * torch.randn_like(own.weight)
     broken = capture(module, network.example)
-    corrected = correct_bias(network, broken, split)
+    corrected = correct_bias(Slim.whole(network), broken, split)
     x = split.take(range(len(split))).inputs[0]
     means = {
         name: _means(one, x) for name, one in (("original", network), ("broken", broken), ("corrected", corrected))
@@ -89,6 +90,6 @@ def test_grids_cover_what_was_seen_and_groups_share_one() -> None:
 def test_recovery_does_not_undo_a_plan() -> None:
     network, split = contract_problem()
     made = apply(network, Plan("n", "t", {"wide": (Step("lowrank", {"rank": 8}),)}), split, ANY_TARGET, METHODS)
-    corrected = correct_bias(network, made, split)
+    corrected = correct_bias(Slim.whole(network), made, split)
     assert isinstance(corrected.module.wide, nn.Sequential)
     assert torch.equal(corrected.module.wide[0].weight, made.module.wide[0].weight)

@@ -10,6 +10,7 @@ from featherweight.contracts import (
     Certificate,
     Cost,
     Goal,
+    GroupScore,
     LayerStory,
     Parity,
     Plan,
@@ -19,6 +20,7 @@ from featherweight.contracts import (
     Story,
     TensorSpec,
     Timing,
+    UnitStory,
     describe,
 )
 
@@ -91,6 +93,17 @@ def attempt(number: int, predicted: float, measured: float, size_bytes: int, bou
     return Attempt(number, predicted, measured, size_bytes, 40_800_000, check, chosen)
 
 
+def units() -> tuple[UnitStory, ...]:
+    scores = tuple(GroupScore(group, 0.4 / (group + 1), 0.01, group < 2) for group in range(3))
+    return (
+        UnitStory("layer1.0.conv1", ("layer1.0.conv1", "layer1.0.conv2"), 16, 12, 12, 1_152, "obs", 0.02, 1.5e-4),
+        UnitStory(
+            "layer3.2.conv1", ("layer3.2.conv1", "layer3.2.conv2"), 3, 2, 1, 9_216, "shapley", 0.7, 3e-3,
+            "asked to keep 2 of 3, kept 1: layer3.2.conv1:groups took some of the same channels", scores,
+        ),
+    )  # fmt: skip
+
+
 def sides() -> tuple[Side, Side]:
     image = TensorSpec("serving_default_args_0:0", (1, 32, 32, 3), "float32", "NHWC")
     answer = TensorSpec("StatefulPartitionedCall:0", (1, 10), "float32")
@@ -152,6 +165,7 @@ def story(**changes) -> Story:
         versions={"python": "3.11.2", "featherweight": "0.1.0", "torch": "2.13.0", "ai-edge-litert": "2.3.0"},
         device="Intel(R) Xeon(R) Processor @ 2.80GHz, Linux x86_64",
         labelled=True,
+        units=units(),
     )
     return replace(made, **changes)
 

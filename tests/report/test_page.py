@@ -184,6 +184,13 @@ def test_a_given_plan_needs_no_attempts() -> None:
     assert "nothing was searched" in Document(page_of(tiny())).text
 
 
+def test_channels_asked_for_and_kept_stand_with_the_reason_of_a_difference() -> None:
+    page = page_of(story())
+    assert "asked to keep 2 of 3, kept 1: layer3.2.conv1:groups took some of the same channels" in page
+    assert "3 groups by shapley score" in page
+    assert 'id="channels"' not in page_of(story(units=()))
+
+
 def test_unlabelled_data_is_said() -> None:
     assert "the original's own answers" in Document(page_of(story(labelled=False))).text
     assert "the original's own answers" not in Document(page_of(story())).text

@@ -8,6 +8,7 @@ values together – zeros, a few shared values – which shrink a package and no
 """
 
 from featherweight.network.encodings.affine import AffineEncoding
+from featherweight.network.encodings.binary import BinaryEncoding
 from featherweight.network.encodings.chain import (
     Encoding,
     chain_of,
@@ -22,11 +23,12 @@ from featherweight.network.encodings.codebook import CodebookEncoding
 from featherweight.network.encodings.half import HalfEncoding
 from featherweight.network.encodings.mask import MaskEncoding
 
-ENCODINGS: tuple[type, ...] = (AffineEncoding, CodebookEncoding, HalfEncoding, MaskEncoding)
+ENCODINGS: tuple[type, ...] = (AffineEncoding, BinaryEncoding, CodebookEncoding, HalfEncoding, MaskEncoding)
 
 __all__ = [
     "ENCODINGS",
     "AffineEncoding",
+    "BinaryEncoding",
     "CodebookEncoding",
     "Encoding",
     "HalfEncoding",

@@ -24,13 +24,16 @@ class Encoding(Protocol):
     type_name: ClassVar[str | None]
 
 
-def encode(module: nn.Module, encoding: nn.Module) -> nn.Module:
+def encode(module: nn.Module, encoding: nn.Module, weight: torch.Tensor | None = None) -> nn.Module:
     """Give ``module.weight`` one more encoding, in place, and hand the module back.
+
+    ``weight`` is what the module's becomes first, of as many values; None leaves it as it is.
 
     What is stored is the encoded weight: a converter that rounds once more, by division where PyTorch multiplies, then
     meets no value that lies between two levels. So every encoding must leave what it made as it is.
     """
-    value = encoding(weight_of(module))
+    old = weight_of(module)
+    value = encoding(old if weight is None else weight.reshape(old.shape).to(old.dtype))
     if parametrize.is_parametrized(module, "weight"):
         own: Any = module.parametrizations["weight"]  # type: ignore[index]
         own.original = nn.Parameter(value.detach().clone(), requires_grad=False)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from featherweight.numerics.codebook import nearest
+
 
 class CodebookEncoding(nn.Module):
     """A weight of which every entry is one of a codebook's values.
@@ -24,8 +26,7 @@ class CodebookEncoding(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The nearest value of the codebook for every entry; of two equally near ones the lower."""
-        middles = (self.codebook[1:] + self.codebook[:-1]) / 2
-        return self.codebook[torch.bucketize(weight, middles)]
+        return nearest(weight, self.codebook)
 
     def describe(self) -> dict[str, Any]:
         """What rebuilds it, beside its buffers: plain JSON."""

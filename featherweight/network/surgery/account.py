@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from featherweight.contracts import PlanError
-from featherweight.network.channels.units import Coupling, Removals
+from featherweight.network.channels.units import ChannelUnit, Coupling, Removals
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,22 @@ _CLOSE = 0.01
 def parameters_of(module: nn.Module) -> int:
     """Number of stored parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def reached(unit: ChannelUnit, original: nn.Module, smaller: nn.Module) -> int:
+    """How many groups of a unit the smaller module still has, counted on its parameters and buffers.
+
+    Args:
+        unit: of the original's coupling.
+        original, smaller: before and after the surgery.
+    """
+    before, after = original.state_dict(), smaller.state_dict()
+    counts = {
+        unit.groups - (before[piece.state].shape[piece.axis] - after[piece.state].shape[piece.axis]) // width
+        for piece, width in ((piece, piece.indices.shape[1]) for piece in unit.slices)
+        if piece.state in before and piece.state in after
+    }
+    return min(counts, default=unit.groups)
 
 
 def account(original: nn.Module, smaller: nn.Module, coupling: Coupling, removals: Removals, asked: float) -> Reduction:

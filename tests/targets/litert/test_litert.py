@@ -17,6 +17,7 @@ from featherweight.methods.apply import apply
 from featherweight.network import capture
 from featherweight.network.encodings import HalfEncoding, encode
 from featherweight.network.grids import Compressed, load_grids, save_compressed, with_grids
+from featherweight.network.surgery import Slim
 from featherweight.recovery import recover
 from featherweight.targets.litert import LiteRT, flatbuffer, lower
 from featherweight.targets.placement import integer_layers
@@ -48,7 +49,7 @@ class Block(nn.Module):
 def _compressed(module: nn.Module, x: torch.Tensor, **choices: tuple[Step, ...]) -> Compressed:
     network, split = capture(module, x[:2]), Split.of(x)
     made = apply(network, Plan("n", "litert", choices), split, TARGET.capability, METHODS)
-    return recover(network, made, split, TARGET)
+    return recover(Slim.whole(network), made, split, TARGET)
 
 
 def _steps_apart(compressed: Compressed, path: Path, x: torch.Tensor) -> float:

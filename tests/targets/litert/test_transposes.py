@@ -15,6 +15,7 @@ from featherweight.methods import METHODS
 from featherweight.methods.apply import apply
 from featherweight.network import capture
 from featherweight.network.grids import Compressed, with_grids
+from featherweight.network.surgery import Slim
 from featherweight.recovery import recover
 from featherweight.targets.litert import LiteRT
 from featherweight.tasks.data import Split
@@ -45,7 +46,7 @@ def test_none_is_left_and_the_outputs_stay(keepdim: bool, integer: bool, tmp_pat
     if integer:
         plan = Plan("n", "litert", dict.fromkeys(("first", "second", "head"), INT8))
         made = apply(network, plan, split, target.capability, METHODS)
-        compressed = recover(network, made, split, target)
+        compressed = recover(Slim.whole(network), made, split, target)
     artefact = target.lower(compressed, tmp_path / "a.tflite")
     assert not [name for name in artefact.operators if name.startswith("TRANSPOSE")] or keepdim, artefact.operators
     found = target.load(tmp_path / "a.tflite")((x.numpy(),))

@@ -1,4 +1,4 @@
-"""How often the bounds of ``featherweight.audit`` hold, and how sharp they are; writes ``results/coverage.json``.
+"""How often the bounds of ``featherweight.audit`` hold, and how sharp they are; writes ``results/certificate_coverage.json``.
 
 For 0/1 metrics the coverage of a rule is summed over all outcomes that matter (their probability is trinomial), for
 Newcombe's, which needs the accuracies too, over drawn outcomes. Drops are taken evenly and just above the bounds of
@@ -30,7 +30,7 @@ ACCURACIES = (0.6, 0.9, 0.99, 0.999)
 REACH = 5.0  # standard deviations of a count that are summed over
 EXACT_LIMIT = 10  # expected gained answers up to which exact bounds are summed: each costs some hundredths of a second
 DRAWS = 20_000
-RESULT = Path(__file__).parent / "results" / "coverage.json"
+RESULT = Path(__file__).parent / "results" / "certificate_coverage.json"
 
 Rule = Callable[[int, int, int], float]
 

@@ -1,0 +1,192 @@
+"""Coupled units on the table: how many groups of channels stay, what that saves where, and what it costs the network.
+
+For every count the groups are chosen, the consumers refit in closed form, and the error of their outputs summed. For a
+few counts a unit the network is run with these groups silenced and these consumers in place; the other counts follow
+on the curve through the measured ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from featherweight.contracts import Capability, Cost, Keep, Refusal, Step, Table
+from featherweight.methods.pruning import Grounds, Prunable, Pruning, removals_for
+from featherweight.methods.pruning.structured import ranked
+from featherweight.network.capture import Network
+from featherweight.network.channels import ChannelUnit, Coupling, LayerChannels, Slice
+from featherweight.network.surgery import silence
+from featherweight.numerics.elimination import compensated
+from featherweight.numerics.gram import output_error
+from featherweight.observation.readers import readers_of
+from featherweight.planning.calibration import divergence_curve, spread_anchors
+from featherweight.progress import track
+from featherweight.tasks.task import Task
+
+ANCHORS = 3
+ANCHOR_SAMPLES = 128
+_BROKEN = 1e9
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """One count of a unit: what goes, and what that does.
+
+    Attributes:
+        keep: groups that stay.
+        removals: groups that go.
+        weights: name of a consumer's weight → the weight after its refit, zero where columns went.
+        error: of the consumers' outputs.
+    """
+
+    keep: int
+    removals: tuple[int, ...]
+    weights: Mapping[str, torch.Tensor]
+    error: float
+
+
+def independent_units(coupling: Coupling) -> list[ChannelUnit]:
+    """Units that share no slice of a parameter, the first of every clash: whole heads and head widths are such."""
+    taken: set[tuple[str, int, int]] = set()
+    chosen = []
+    for unit in coupling.units:
+        own = {(piece.state, piece.axis, int(index)) for piece in unit.slices for index in piece.indices.ravel()}
+        if not own & taken:
+            taken |= own
+            chosen.append(unit)
+    return chosen
+
+
+def cuttings(
+    network: Network, unit: ChannelUnit, grounds: Grounds, pruning: Pruning, counts: Sequence[int]
+) -> list[Cutting]:
+    """What every count of kept groups does, from the evidence alone."""
+    ranking, _ = ranked(network, unit, pruning.criterion, grounds)
+    readers = readers_of(network, unit, grounds.evidence)
+    found = []
+    for keep in counts:
+        gone = removals_for(unit, ranking, keep)
+        weights, error = {}, 0.0
+        for name, reader in readers.items():
+            columns = reader.columns[list(gone)].flatten()
+            fitted = compensated(reader.weight, reader.covariance, columns[columns >= 0])
+            error += output_error((fitted - reader.weight).unsqueeze(0), reader.covariance.unsqueeze(0))
+            weights[name] = fitted
+        if not readers:  # no closed form here: the criterion's own measure orders the counts, anchors give it a meaning
+            error = float(ranking.errors[unit.groups - keep])
+        found.append(Cutting(keep, gone, weights, error))
+    return found
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """Measures what a cutting does to the network's outputs."""
+
+    network: Network
+    coupling: Coupling
+    inputs: tuple[torch.Tensor, ...]
+    reference: np.ndarray
+    task: Task
+
+    def measure(self, unit: ChannelUnit, cutting: Cutting) -> float:
+        """The divergence with these groups silenced and the consumers refit."""
+        own = {node.target: node for node in self.network.graph.graph.nodes if node.op == "get_attr"}
+        weights = {}
+        for name, fitted in cutting.weights.items():
+            layer = self.network.layer(name)
+            owner = self.network.module.get_parameter(layer.weight)
+            if layer.weight in own:
+                weights[layer.weight] = fitted.reshape(owner.shape).to(owner.dtype)
+        masked = silence(self.network.graph, self.coupling, {unit.name: cutting.removals}, weights)
+        with torch.no_grad():
+            outputs = masked(*self.inputs)
+        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+        return float(np.clip(self.task.divergence(self.reference, outputs.float().numpy()), 0.0, _BROKEN))
+
+
+def with_keeps(
+    table: Table,
+    network: Network,
+    prunable: Prunable,
+    grounds: Grounds,
+    task: Task,
+    capability: Capability,
+) -> Table:
+    """The table with the choices of every coupled unit.
+
+    Args:
+        table: of the layers.
+        network: the dense network.
+        prunable: its coupled channels, and how to choose among them.
+        grounds: calibration samples and what was seen on them.
+        task: its divergence says how far outputs moved.
+        capability: of the target.
+    """
+    coupling, pruning, priced = prunable.coupling, prunable.pruning, tuple(table.options)
+    if grounds.split is None:
+        raise TypeError("pricing coupled channels runs the network on samples: grounds without a split won't do")
+    count = min(len(grounds.split), ANCHOR_SAMPLES)
+    inputs, reference = grounds.split.take(range(count)).inputs, grounds.evidence.outputs[:count].numpy()
+    yardstick = Yardstick(network, coupling, inputs, reference, task)
+    keeps: dict[str, tuple[Keep, ...]] = {}
+    refusals = [*table.refusals, *coupling.refusals]
+    for unit in track(independent_units(coupling), "pricing coupled channels"):
+        counts = pruning.options(unit, capability)
+        if not counts:
+            reason = f"its {unit.groups} groups can't be fewer at the multiple that the target asks for"
+            refusals.append(Refusal(unit.name, "pruning", reason))
+            continue
+        found = cuttings(network, unit, grounds, pruning, counts)
+        # The best refit of fewer channels can't be better, whatever rounding says of errors near zero.
+        errors = np.maximum.accumulate([cutting.error for cutting in found]).tolist()
+        anchors = spread_anchors(errors, ANCHORS)
+        measured = [yardstick.measure(unit, found[anchor]) for anchor in anchors]
+        curve = divergence_curve([errors[anchor] for anchor in anchors], measured, errors)
+        whole = _keep(network, unit, None, priced, (0.0, 0.0))
+        rows = zip(found, errors, curve, strict=True)
+        keeps[unit.name] = (
+            whole,
+            *(
+                _keep(network, unit, (cut, pruning.step(cut.keep)), priced, (error, float(divergence)))
+                for cut, error, divergence in rows
+            ),
+        )
+    return replace(table, keeps=keeps, refusals=tuple(refusals))
+
+
+def _keep(
+    network: Network,
+    unit: ChannelUnit,
+    cut: tuple[Cutting, Step] | None,
+    priced: Sequence[str],
+    told: tuple[float, float],
+) -> Keep:
+    gone = cut[0].removals if cut else ()
+    rows = dict(_lost(unit.producers, gone, priced))
+    reading = [one for one in unit.consumers if one.layer not in rows]
+    columns = dict(_lost(reading, gone, priced))
+    parameters = sum(_parameters(network, piece, gone) for piece in unit.slices if _owner(piece) not in priced)
+    saved = Cost(4 * parameters, 0, parameters)
+    return Keep(unit.name, (cut[1],) if cut else (), rows, columns, saved, *told)
+
+
+def _owner(piece: Slice) -> str:
+    return piece.state.rpartition(".")[0]
+
+
+def _lost(layers: Sequence[LayerChannels], gone: Sequence[int], priced: Sequence[str]) -> Iterator[tuple[str, int]]:
+    for one in layers:
+        if one.layer in priced:
+            yield one.layer, len(gone) * one.channels.shape[1]
+
+
+def _parameters(network: Network, piece: Slice, gone: Sequence[int]) -> int:
+    named = dict(network.module.named_parameters())
+    if piece.state not in named:
+        return 0
+    shape = named[piece.state].shape
+    return len(gone) * piece.indices.shape[1] * (math.prod(shape) // shape[piece.axis])

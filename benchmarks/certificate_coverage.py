@@ -1,4 +1,4 @@
-"""How often the bounds of ``featherweight.audit`` hold, and how sharp they are; writes ``results/certificate_coverage.json``.
+"""How often the bounds of ``featherweight.audit`` hold, and how sharp they are, to a JSON file in ``results``.
 
 For 0/1 metrics the coverage of a rule is summed over all outcomes that matter (their probability is trinomial), for
 Newcombe's, which needs the accuracies too, over drawn outcomes. Drops are taken evenly and just above the bounds of

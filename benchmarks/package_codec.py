@@ -30,8 +30,8 @@ from _data import RESULTS, ROOT, cifar_resnet, need
 from torch import nn
 from torch.nn import functional
 
-from featherweight.packaging.package import Content, encode_package  # noqa: E402
-from featherweight.packaging.spans import TensorSpan  # noqa: E402
+from featherweight.packaging.package import Content, encode_package
+from featherweight.packaging.spans import TensorSpan
 
 _SETTINGS = ((8, 0.0), (4, 0.0), (3, 0.0), (4, 0.5), (4, 0.9), (4, 0.95))
 _DECODER = Path(__file__).parents[1] / "featherweight" / "packaging" / "decoder"

@@ -356,6 +356,7 @@ class Capability:
         bytes_per_channel: for each weight type, bytes beside the weight and its bias for each output channel
             (scales, zero points).
         bytes_per_layer: bytes of the file's own description of one weighted layer, about.
+        dynamic_kinds: layer kinds with a kernel for int8 weights that puts real activations on int8 per inference.
     """
 
     target: str
@@ -365,6 +366,7 @@ class Capability:
     channel_multiple: int
     bytes_per_channel: Mapping[str, int]
     bytes_per_layer: int
+    dynamic_kinds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,10 @@ _HALF = {"weights": "float16", "activations": "float32"}
 class Quantization:
     """The quantization family.
 
-    Settings are ``weights`` (float16 or int8), ``activations`` (float32 or int8), and for int8 weights ``bits`` (2 to
-    8; 8 where it is left out), ``symmetric`` (true) and ``rounding`` (gptq or nearest; gptq).
+    Settings are ``weights`` (float16 or int8), ``activations``: "int8" (on static ranges), "dynamic" (on ranges found
+    per inference) or "float32"; and for int8 weights ``bits`` (2 to 8; 8 where it is left out), ``symmetric`` (true)
+    and ``rounding`` (gptq or nearest; gptq). Static ones are offered; the others are a plan's to ask for, since they
+    take as many bytes and more time, which the table doesn't count.
 
     Attributes:
         bits: bit widths that are offered; a plan may ask for any.
@@ -88,6 +90,8 @@ class Quantization:
         wanted = None if dict(settings) == _HALF else _Rounding.of(settings, subject.layer.name)
         module = copied(subject.module)
         parts = leaves(module)
+        if wanted is not None and wanted.dynamic:
+            _check_dynamic(subject)
         if any(weight_type(part) != "float32" for part in parts):
             raise PlanError("A weight is encoded once.", f"{subject.layer.name!r} twice", "drop one of the steps")
         for position, part in enumerate(parts):
@@ -101,6 +105,15 @@ class Quantization:
         return module
 
 
+def _check_dynamic(subject: Subject) -> None:
+    if subject.layer.kind not in subject.capability.dynamic_kinds:
+        raise PlanError(
+            "Ranges per inference need a kernel that finds them.",
+            f"{subject.capability.target} has none for {subject.layer.name!r}, a {subject.layer.kind} layer",
+            "write activations: int8 or float32 there",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Rounding:
     """How int8 weights are made."""
@@ -109,6 +122,7 @@ class _Rounding:
     integer: bool
     symmetric: bool
     compensated: bool
+    dynamic: bool = False
 
     @classmethod
     def of(cls, settings: Settings, layer: str) -> _Rounding:
@@ -117,20 +131,20 @@ class _Rounding:
         activations, rounding = settings.get("activations"), settings.get("rounding", "gptq")
         known = settings.get("weights") == "int8" and not set(settings) - _SETTINGS
         fits = type(bits) is int and 2 <= bits <= _MOST_BITS and type(symmetric) is bool
-        if not (known and fits and activations in ("int8", "float32") and rounding in ("gptq", "nearest")):
+        if not (known and fits and activations in ("int8", "dynamic", "float32") and rounding in ("gptq", "nearest")):
             raise PlanError(
-                "Quantization knows weights=float16 with activations=float32; and weights=int8 with activations=int8 "
-                "or float32, bits from 2 to 8, symmetric=true or false, rounding=gptq or nearest.",
+                "Quantization knows weights=float16 with activations=float32; and weights=int8 with activations=int8, "
+                "dynamic or float32, bits from 2 to 8, symmetric=true or false, rounding=gptq or nearest.",
                 f"{dict(settings)} for {layer!r}",
                 "write {weights: int8, activations: int8}",
             )
-        if not symmetric and activations == "int8" and bits == _MOST_BITS:
+        if not symmetric and activations != "float32" and bits == _MOST_BITS:
             raise PlanError(
                 "Integer kernels take 8-bit weights without a zero point.",
                 f"{dict(settings)} for {layer!r}",
                 "write symmetric: true, fewer bits, or activations: float32",
             )
-        return cls(int(bits), activations == "int8", symmetric is True, rounding == "gptq")
+        return cls(int(bits), activations == "int8", symmetric is True, rounding == "gptq", activations == "dynamic")
 
     def encode(self, part: nn.Module, covariance: torch.Tensor) -> None:
         """Round a module's weight and put it on its grid, in place; zeros and shared values stay such."""
@@ -148,7 +162,7 @@ class _Rounding:
                 rounded = gptq(rows, covariance, grids, free)
             else:
                 rounded, grids = round_weight(rows, covariance, grids, free)
-        encode(part, AffineEncoding(self._stored(grids), axis=0, integer=self.integer), rounded)
+        encode(part, AffineEncoding(self._stored(grids), 0, self.integer, self.dynamic), rounded)
 
     def _grid(self, rows: torch.Tensor, covariance: torch.Tensor, *, whole: bool) -> AffineGrid:
         """One grid for every output channel of (g, n, d) rows, over all its weights or clipped where that is better."""
@@ -168,7 +182,7 @@ class _Rounding:
         steps = int(grids.high.max() - grids.low.min()) if self.symmetric else 2**self.bits - 1
         if self.symmetric:
             return AffineGrid(scale, torch.zeros_like(low), -(steps // 2), steps // 2)
-        if self.integer:
+        if self.integer or self.dynamic:
             return AffineGrid(scale, torch.zeros_like(low), -steps, steps)
         lowest = -(2 ** (self.bits - 1))
         return AffineGrid(scale, lowest - low, lowest, lowest + steps)

@@ -20,15 +20,17 @@ class AffineEncoding(nn.Module):
         grid: symmetric or asymmetric; its scale has as many entries as the weight has slices along ``axis``.
         axis: the weight's channel axis.
         integer: whether the layer's activations lie on integer grids too, so that an integer kernel can run it.
+        dynamic: whether they are put on integers for each inference alone, on a range found there. The graph doesn't
+            say so: what comes of it is measured on the file.
     """
 
     type_name: ClassVar[str | None] = "int8"
     scale: torch.Tensor
     zero_point: torch.Tensor
 
-    def __init__(self, grid: AffineGrid, axis: int, integer: bool) -> None:
+    def __init__(self, grid: AffineGrid, axis: int, integer: bool, dynamic: bool = False) -> None:
         super().__init__()
-        self.integer = integer
+        self.integer, self.dynamic = integer, dynamic
         self.register_buffer("scale", grid.scale.detach().clone().float())
         self.register_buffer("zero_point", grid.zero_point.detach().clone().to(torch.int64))
         self.lowest, self.highest, self.axis = grid.lowest, grid.highest, axis
@@ -54,4 +56,5 @@ class AffineEncoding(nn.Module):
             "highest": self.highest,
             "axis": self.axis,
             "integer": self.integer,
+            "dynamic": self.dynamic,
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy as np
 from featherweight.targets.litert.names import names_of, operator_names
 from featherweight.targets.litert.packing import write_model
 
+# The first version of each kernel that finds ranges per inference, with one scale for every output channel.
+_DYNAMIC_VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 9}
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
@@ -112,6 +114,43 @@ def store_half(model: Any) -> int:
         new.append(operator)
     graph.operators = new + graph.operators
     return len(new)
+
+
+def run_dynamic(model: Any, levels: Collection[bytes]) -> int:
+    """Hand int8 weights to kernels that take real activations and put them on int8 per inference; in place.
+
+    The converter widens such weights to reals before a real kernel. Where the widened weight is one of those asked for,
+    the kernel gets the integers themselves.
+
+    Args:
+        model: as the converter made it.
+        levels: SHA-256 of the sorted levels of every weight that is to run so.
+
+    Returns:
+        How many kernels run so now.
+    """
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
+
+    graph = model.subgraphs[0]
+    source = {int(one.outputs[0]): int(one.inputs[0]) for one in _widenings(model)}
+    count = 0
+    for name, operator in zip(operator_names(model), graph.operators, strict=True):
+        widened = int(operator.inputs[1]) if name in _DYNAMIC_VERSIONS else -1
+        if widened not in source or graph.tensors[source[widened]].type != schema.TensorType.INT8:
+            continue
+        data = bytes(model.buffers[graph.tensors[source[widened]].buffer].data)
+        if hashlib.sha256(np.sort(np.frombuffer(data, np.int8)).tobytes()).digest() not in levels:
+            continue
+        operator.inputs = [operator.inputs[0], source[widened], *operator.inputs[2:]]
+        code = model.operatorCodes[operator.opcodeIndex]
+        code.version = max(code.version, _DYNAMIC_VERSIONS[name])
+        if name == "FULLY_CONNECTED":
+            operator.builtinOptions.asymmetricQuantizeInputs = True
+        count += 1
+    read = {int(i) for one in graph.operators for i in one.inputs}
+    idle = [one for one in _widenings(model) if int(one.outputs[0]) not in read]
+    graph.operators = [one for one in graph.operators if one not in idle]
+    return count
 
 
 def _as_half(model: Any, tensor: Any, schema: Any) -> np.ndarray | None:

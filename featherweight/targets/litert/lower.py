@@ -131,13 +131,24 @@ def convert(compressed: Compressed) -> bytes:
                 " | ".join([f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", *told[-3:]]),
                 "replace the operation that it names by one of the LiteRT operator set",
             ) from error
-    return _finish(content, has_half=any(isinstance(e, HalfEncoding) for _, e in encodings(compressed.network.module)))
+    return _finish(content, compressed.network.module)
 
 
-def _finish(content: bytes, *, has_half: bool) -> bytes:
+def _finish(content: bytes, module: nn.Module) -> bytes:
     model = flatbuffer.read_model(content)
-    if has_half:
+    found = list(encodings(module))
+    if any(isinstance(encoding, HalfEncoding) for _, encoding in found):
         flatbuffer.store_half(model)
+    dynamic = [(name, one) for name, one in found if isinstance(one, AffineEncoding) and one.dynamic]
+    if dynamic:
+        wanted = {hashlib.sha256(_levels(module.get_submodule(name), one)).digest() for name, one in dynamic}
+        count = flatbuffer.run_dynamic(model, wanted)
+        if count < len(dynamic):
+            raise LoweringError(
+                "Every layer with ranges per inference must run on a kernel that finds them.",
+                f"{count} such kernels for {len(dynamic)} layers ({', '.join(name for name, _ in dynamic[:8])})",
+                "give the others activations: int8 or float32 in the plan",
+            )
     flatbuffer.shorten_names(model)
     drop_transposes(model)
     flatbuffer.drop_unused(model)
@@ -162,6 +173,12 @@ def check_kernels(compressed: Compressed, content: bytes) -> None:
         )
 
 
+def _levels(module: nn.Module, encoding: AffineEncoding) -> bytes:
+    """The levels of a weight, sorted: the converter may turn its axes."""
+    levels = encoding.grid.levels(weight_of(module), encoding.axis)
+    return levels.to(torch.int8).flatten().sort().values.numpy().tobytes()
+
+
 def check_weights(compressed: Compressed, content: bytes) -> None:
     """Every encoded weight lies in the file, level by level.
 
@@ -173,8 +190,7 @@ def check_weights(compressed: Compressed, content: bytes) -> None:
         module = compressed.network.module.get_submodule(name)
         weight = weight_of(module)
         if isinstance(encoding, AffineEncoding):
-            levels = encoding.grid.levels(weight, encoding.axis)
-            raw = levels.to(torch.int8).flatten().sort().values.numpy().tobytes()
+            raw = _levels(module, encoding)
         else:
             values = weight.half().flatten().numpy() + np.float16(0)  # −0 and 0 sort alike and differ in their bytes
             raw = np.sort(values).tobytes()

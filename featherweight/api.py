@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from torch import nn
 from featherweight import stages
 from featherweight.audit.verify import outputs_of
 from featherweight.audit.verify import verify as certify_callables
-from featherweight.contracts import Certificate, Goal, Plan, PlanError, UsageError
+from featherweight.contracts import Certificate, DataError, Goal, Plan, PlanError, UsageError
+from featherweight.datafree import Quantized
+from featherweight.datafree import quantize as quantize_without_data
 from featherweight.files import write_atomically
 from featherweight.frontends import load_model
 from featherweight.methods.apply import check_steps
@@ -32,12 +35,14 @@ from featherweight.tasks import load_data as read_data
 __all__ = [
     "Inspection",
     "Outcome",
+    "Quantized",
     "apply",
     "compress",
     "inspect",
     "load_data",
     "load_model",
     "plan",
+    "quantize",
     "read_plan",
     "recalibrate",
     "verify",
@@ -111,9 +116,13 @@ def inspect(model: nn.Module, data: object) -> Inspection:
     return Inspection(capture(model, example_of(ready)))
 
 
-def _job(model: nn.Module, data: object, goal: Goal | None, target: str | Target, task: str | Task, seed: int) -> Job:
+def _check_seed(seed: int) -> None:
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise UsageError("A seed is a whole number from 0 to 2⁶³ - 1.", repr(seed), "--seed 0")
+
+
+def _job(model: nn.Module, data: object, goal: Goal | None, target: str | Target, task: str | Task, seed: int) -> Job:
+    _check_seed(seed)
     ready = target_by_name(target) if isinstance(target, str) else target
     kind = task_by_name(task) if isinstance(task, str) else task
     return prepare(model, data if isinstance(data, Data) else Data.of(data), goal or Goal(), ready, kind, seed=seed)
@@ -134,6 +143,7 @@ def compress(
     Args:
         model: the trained network; it is not changed.
         data: a :class:`Data`, or ``{"train": (x, y), "validation": ..., "test": ...}``; labels may be missing.
+            Without ``"train"`` calibration uses no data: its samples are synthesized from batch-norm statistics.
         goal: what to minimise, under which limits, how sure to be; None: the smallest file that loses at most 1 point,
             95 % sure.
         target: where it will run; see ``featherweight targets``.
@@ -165,7 +175,7 @@ def plan(
     job, path = _job(model, data, goal, target, task, seed), Path(out) / "plan.yaml"
     run = Run(Path(out), identity_of(job))
     with run.held():
-        chosen = first_plan(run, job)[0]
+        chosen = first_plan(run, stages.calibrated(run, job))[0]
         if path.exists() and path.read_bytes() != plan_text(chosen).encode():
             raise PlanError(
                 "A certified plan is not overwritten by a first one.",
@@ -203,6 +213,7 @@ def apply(
         pruning_of(chosen, job.prunable.coupling)
     run = Run(Path(out), {**identity_of(job), "plan": plan_text(chosen)})
     with run.held():
+        job = stages.calibrated(run, job)
         _, table, original, _ = first_plan(run, job)
         record, file = stages.attempt(run, job, 1, chosen, original)
         return finish(run, job, table, original, [record], file)
@@ -253,5 +264,38 @@ def recalibrate(
         FeatherweightError: the run, the model or the samples don't fit together.
     """
     kind = task_by_name(task) if isinstance(task, str) else task
+    if isinstance(samples, Data) and samples.data_free:
+        raise DataError(
+            "Recalibration fits to samples of the new environment.", "data without a training split", "give train"
+        )
     split = samples.train if isinstance(samples, Data) else Split.of(samples)  # type: ignore[arg-type]
     return fit_anew(Path(run), model, split, kind, Path(out))
+
+
+def quantize(
+    model: nn.Module,
+    shape: Sequence[int] | Sequence[Sequence[int]],
+    target: str | Target = "litert",
+    *,
+    task: str | Task = "classification",
+    out: str | Path = "featherweight-quantized",
+    seed: int = 0,
+) -> Quantized:
+    """int8 without any data, from a network and the shape of its input; nothing about accuracy is proven.
+
+    Args:
+        model: the trained network; it is not changed.
+        shape: of one sample, batch left out: ``(3, 32, 32)``; a sequence of shapes for several inputs.
+        target: where it will run.
+        task: what the outputs mean.
+        out: gets the files, ``plan.yaml`` and ``quantized.json``; a run that was stopped continues there.
+        seed: of every random choice.
+
+    Raises:
+        FeatherweightError: see :mod:`featherweight.contracts`.
+    """
+    _check_seed(seed)
+    runtime = target_by_name(target) if isinstance(target, str) else target
+    kind = task_by_name(task) if isinstance(task, str) else task
+    shapes = [one for one in shape if not isinstance(one, int)]
+    return quantize_without_data(model, shapes or [shape], runtime, kind, Path(out), seed)  # type: ignore[list-item]

@@ -24,7 +24,7 @@ from featherweight.demo import demo
 from featherweight.files import file_failure
 from featherweight.pipeline import Outcome
 from featherweight.planning.plans import read_plan
-from featherweight.quantities import byte_count, count, positive, share
+from featherweight.quantities import byte_count, count, positive, share, sizes
 from featherweight.records import to_json
 from featherweight.report import card_of, summary_lines
 from featherweight.targets import TARGETS, target_by_name
@@ -49,15 +49,23 @@ def _print(args: argparse.Namespace, record: Any, lines: Callable[[], str]) -> N
     args.stdout.write((json.dumps(record, indent=1) if args.json else lines()) + "\n")
 
 
-def _model_arguments(parser: argparse.ArgumentParser, *, data_required: bool = True) -> None:
+def _network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("--weights", metavar="FILE", help="safetensors, or a checkpoint (read with weights_only)")
-    parser.add_argument("--data", metavar="DATA", required=data_required, help=_DATA)
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    _network_arguments(parser)
+    parser.add_argument("--data", metavar="DATA", required=True, help=_DATA)
     _image_arguments(parser)
 
 
 def _image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", metavar="H,W", help="resize images of a folder to this")
+    _task_argument(parser)
+
+
+def _task_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="classification", help="what outputs mean (default: classification)")
 
 
@@ -80,6 +88,11 @@ def _goal(args: argparse.Namespace) -> Goal:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-free", action="store_true", help="calibrate on synthesized inputs: no training sample")
+    _place_arguments(parser)
+
+
+def _place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="litert", help="see `featherweight targets` (default: litert)")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the run's folder; continues there")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
@@ -87,7 +100,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _loaded(args: argparse.Namespace) -> tuple[nn.Module, Data, Task]:
     task = task_by_name(args.task)
-    return api.load_model(args.model, args.weights), api.load_data(args.data, args.image_size), task
+    model, data = api.load_model(args.model, args.weights), api.load_data(args.data, args.image_size)
+    return model, data.without_training() if getattr(args, "data_free", False) else data, task
 
 
 def _compress(args: argparse.Namespace) -> int:
@@ -127,6 +141,25 @@ def _apply(args: argparse.Namespace) -> int:
     target_by_name(plan.target)
     model, data, task = _loaded(args)
     return _told(args, api.apply(model, data, plan, goal, task=task, out=args.out, seed=args.seed))
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    target, task = target_by_name(args.target), task_by_name(args.task)
+    model = api.load_model(args.model, args.weights)
+    told = api.quantize(model, args.shape, target, task=task, out=args.out, seed=args.seed)
+    folder = args.out
+    _print(args, json.loads(to_json(told)), lambda: f"{told.text()}\nartefact {folder / told.artefact.file}")
+    return 0
+
+
+def _quantize_arguments(parser: argparse.ArgumentParser) -> None:
+    _network_arguments(parser)
+    parser.add_argument(
+        "--shape", metavar="C,H,W", type=sizes, action="append", required=True,
+        help="of one sample, batch left out; once for every input",
+    )  # fmt: skip
+    _task_argument(parser)
+    _place_arguments(parser)
 
 
 def _recalibrate(args: argparse.Namespace) -> int:
@@ -193,6 +226,23 @@ def _demo(args: argparse.Namespace) -> int:
     return _told(args, demo(args.out))
 
 
+def _package_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    made = command("pack", _pack, "pack an artefact, or a network's folder, for download")
+    made.add_argument("artefact", metavar="ARTEFACT", type=Path, help="a file, or a folder with state, plan and grids")
+    made.add_argument("--out", metavar="FILE", type=Path, required=True, help="the package, like model.fwp")
+    made.add_argument("--base", metavar="OLD", type=Path, help="an earlier version that receivers have")
+    made = command("unpack", _unpack, "give back exactly what was packed")
+    made.add_argument("package", metavar="PACKAGE", type=Path, help="a package")
+    made.add_argument("--out", metavar="PATH", type=Path, required=True, help="the file, or the folder of a network")
+    made.add_argument("--base", metavar="OLD", type=Path, help="the earlier version that it was coded against")
+    about = command("package", _package_info, "look at packages")
+    about = about.add_subparsers(metavar="COMMAND", required=True)
+    made = about.add_parser("info", help="what is in a package, and bits per weight by tensor beside the entropy")
+    made.add_argument("package", metavar="PACKAGE", type=Path, help="a package")
+    made.add_argument("--base", metavar="OLD", type=Path, help="the earlier version that it was coded against")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
+
+
 def _parser() -> _Parser:
     parser = _Parser(
         prog="featherweight",
@@ -222,6 +272,7 @@ def _parser() -> _Parser:
         if name == "apply":
             made.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan's YAML")
     _model_arguments(command("inspect", _inspect, "show a model's layers, what they cost, and what can't be changed"))
+    _quantize_arguments(command("quantize", _quantize, "int8 without any data; proves nothing about accuracy"))
     made = command("recalibrate", _recalibrate, "fit a finished run's activation ranges to a new environment")
     _model_arguments(made)
     made.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the finished run")
@@ -238,20 +289,7 @@ def _parser() -> _Parser:
     made.add_argument("--target", default="litert", help="their runtime (default: litert)")
     made.add_argument("--runs", type=positive, default=100, help="timed runs of each (default: 100)")
     made.add_argument("--threads", type=positive, default=1, help="the runtime's threads (default: 1)")
-    made = command("pack", _pack, "pack an artefact, or a network's folder, for download")
-    made.add_argument("artefact", metavar="ARTEFACT", type=Path, help="a file, or a folder with state, plan and grids")
-    made.add_argument("--out", metavar="FILE", type=Path, required=True, help="the package, like model.fwp")
-    made.add_argument("--base", metavar="OLD", type=Path, help="an earlier version that receivers have")
-    made = command("unpack", _unpack, "give back exactly what was packed")
-    made.add_argument("package", metavar="PACKAGE", type=Path, help="a package")
-    made.add_argument("--out", metavar="PATH", type=Path, required=True, help="the file, or the folder of a network")
-    made.add_argument("--base", metavar="OLD", type=Path, help="the earlier version that it was coded against")
-    about = command("package", _package_info, "look at packages")
-    about = about.add_subparsers(metavar="COMMAND", required=True)
-    made = about.add_parser("info", help="what is in a package, and bits per weight by tensor beside the entropy")
-    made.add_argument("package", metavar="PACKAGE", type=Path, help="a package")
-    made.add_argument("--base", metavar="OLD", type=Path, help="the earlier version that it was coded against")
-    made.add_argument("--json", action="store_true", help="print one JSON document")
+    _package_commands(commands, command)
     command("targets", _targets, "list the targets, and how to install what they need")
     made = command("demo", _demo, "train a small network on handwritten digits and make it small for LiteRT")
     made.add_argument("--out", metavar="DIR", type=Path, default=Path("demo-run"), help="(default: demo-run)")

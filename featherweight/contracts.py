@@ -623,6 +623,7 @@ class Story:
         versions: package → version.
         device: the machine that timed it.
         labelled: whether labels were there; without them the original's own answers stand in.
+        calibration: where the calibration samples come from, in words.
     """
 
     goal: Goal
@@ -641,3 +642,4 @@ class Story:
     device: str
     labelled: bool
     units: tuple[UnitStory, ...] = ()
+    calibration: str = "training samples"

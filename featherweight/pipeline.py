@@ -69,7 +69,10 @@ def prepare(
     families: Sequence[Pruning | Method] = FAMILIES,
     seed: int = 0,
 ) -> Job:
-    """Capture the model, check the data, fold batch normalisation, and set calibration samples apart."""
+    """Capture the model, check the data, fold batch normalisation, and set calibration samples apart.
+
+    A data-free job has none yet: the run synthesizes them.
+    """
     captured = capture(model, example_of(data))
     validate(data, captured.output_shape[0] if captured.output_shape else None, task)
     network = fold_batch_norm(captured)
@@ -131,6 +134,7 @@ def run_job(job: Job, out: Path) -> Outcome:
     """Plan, make, correct, certify and report, in the run's folder; a run that was stopped continues there."""
     run = Run(out, identity_of(job))
     with run.held():
+        job = stages.calibrated(run, job)
         _, table, original, seen = first_plan(run, job)
         attempts = correct(run, job, table, seen, original)
         _, file = best_attempt(attempts, job.goal, len(job.data.test))

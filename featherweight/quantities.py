@@ -67,3 +67,15 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text.strip()) or int(text.strip()) < 1:
         raise UsageError("A count is a whole number from 1.", repr(text), "write it like 100")
     return int(text.strip())
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """A shape: ``3,32,32`` or ``3x32x32``.
+
+    Raises:
+        UsageError: it isn't one.
+    """
+    parts = re.split(r"[x,]", text)
+    if not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) and int(part) > 0 for part in parts):
+        raise UsageError("A shape is whole numbers from 1, batch left out.", repr(text), "write it like 3,32,32")
+    return tuple(map(int, parts))

@@ -7,7 +7,6 @@ made. How far it moved is measured with the files themselves, against the origin
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import numpy as np
 from torch import nn
 
 from featherweight.audit.verify import outputs_of
-from featherweight.contracts import Artefact, Plan, PlanError, RunError
+from featherweight.contracts import Artefact, DataError, Plan, PlanError, RunError
 from featherweight.methods import METHODS, Pruning
 from featherweight.methods.apply import rebuild
-from featherweight.methods.pruning import Prunable, prune
+from featherweight.methods.pruning import Prunable, prune, read_removals
 from featherweight.network import Network, capture, fold_batch_norm
 from featherweight.network.grids import Compressed, load_grids, load_state, save_compressed
 from featherweight.numerics.affine import AffineGrid
@@ -94,8 +93,12 @@ def recalibrate(folder: Path, model: nn.Module, samples: Split, task: Task, out:
         RunError: the folder holds no finished run, or is ``out`` itself.
         PlanError: the run was made for another model, or nothing in it lies on integer grids.
     """
-    if out.resolve() == folder.resolve():
-        raise RunError("A finished run is not overwritten.", f"--out {out} is the run itself", "name another folder")
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise RunError(
+            "A finished run is not overwritten.", f"--out {out} is the run itself, or lies in it", "name another folder"
+        )
+    if not len(samples):
+        raise DataError("Recalibration needs samples.", "none", "hand over a few hundred from the new environment")
     plan = read_plan(folder / "plan.yaml")
     target = target_by_name(plan.target)
     stage = _stage_of(folder, folder / "plan.yaml")
@@ -139,7 +142,7 @@ def _rebuilt(model: nn.Module, samples: Split, plan: Plan, stage: Path, target: 
             "name the model and weights of that run",
         )
     network = fold_batch_norm(captured)
-    removals = json.loads((stage / "removals.json").read_text())
+    removals = read_removals(stage / "removals.json")
     if removals:
         network = prune(network, Prunable.of(network, Pruning()).coupling, removals).network
     return rebuild(network, plan, load_state(stage), target.capability, METHODS)

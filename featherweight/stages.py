@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,14 @@ from featherweight.contracts import (
 from featherweight.files import write_atomically
 from featherweight.methods import Method
 from featherweight.methods.apply import apply, rebuild
-from featherweight.methods.pruning import Grounds, Prunable, Pruning, accounts_of, prune, select
+from featherweight.methods.pruning import Grounds, Prunable, Pruning, accounts_of, prune, read_removals, select
 from featherweight.methods.seam import PRUNING
 from featherweight.network.capture import Network
 from featherweight.network.channels import Coupling
 from featherweight.network.grids import Compressed, load_grids, load_state, save_compressed, with_grids
 from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import Evidence, load_evidence, observe, save_evidence
+from featherweight.observation.synthesis import STEPS, Synthesis, load_synthesis, save_synthesis, synthesize
 from featherweight.planning.plans import plan_text, read_plan, write_plan
 from featherweight.planning.table import build_table
 from featherweight.planning.units import with_keeps
@@ -46,6 +47,7 @@ from featherweight.targets import Target
 from featherweight.tasks.data import Data, Split
 from featherweight.tasks.task import Task
 
+SYNTHESIZED = 128  # calibration inputs where there are no samples: four batches
 _PARITY_SAMPLES = 64
 _REAL_TOLERANCE = 1e-3  # mean difference of outputs, in units of their spread
 _INTEGER_TOLERANCE = 0.1
@@ -60,10 +62,12 @@ class Job:
         captured: the user's network, as captured.
         network: the same with batch normalisation folded: what is compressed.
         data: the three splits.
-        calibration: unlabelled samples, taken from the training split.
+        calibration: unlabelled samples, taken from the training split; of a data-free run none until
+            :func:`calibrated` gives them.
         task, goal, target, methods: of the run.
         seed: of every random choice.
         pruning: how channels are chosen; None leaves all of them.
+        source: where the calibration samples come from, in words.
     """
 
     captured: Network
@@ -76,6 +80,7 @@ class Job:
     methods: Sequence[Method]
     seed: int = 0
     pruning: Pruning | None = None
+    source: str = "training samples"
 
     @functools.cached_property
     def prunable(self) -> Prunable | None:
@@ -103,6 +108,24 @@ class Reference:
     path: Path
     validation: np.ndarray
     parity: Parity
+
+
+def synthesized(run: Run, captured: Network, seed: int) -> Synthesis:
+    """Calibration inputs made up once for a run; a resumed run reads the same."""
+    return run.stage(
+        "0-calibration",
+        {"samples": SYNTHESIZED, "steps": STEPS, "seed": seed},
+        lambda folder: save_synthesis(synthesize(captured, SYNTHESIZED, seed), folder),
+        load_synthesis,
+    )
+
+
+def calibrated(run: Run, job: Job) -> Job:
+    """The job with calibration samples: a data-free one has them synthesized here."""
+    if not job.data.data_free:
+        return job
+    made = synthesized(run, job.captured, job.seed)
+    return replace(job, calibration=made.split, source=made.source)
 
 
 def reference(run: Run, job: Job) -> Reference:
@@ -217,7 +240,7 @@ def compressed(run: Run, job: Job, name: str, plan: Plan) -> tuple[Compressed, P
         save_compressed(built, folder)
 
     def load(folder: Path) -> tuple[Compressed, Path]:
-        removals = json.loads((folder / "removals.json").read_text())
+        removals = read_removals(folder / "removals.json")
         network = job.network
         if removals:
             network = prune(job.network, _coupling(job), removals).network
@@ -250,17 +273,27 @@ class Made:
     units: tuple[UnitStory, ...]
 
 
+def lowered(built: Compressed, target: Target, path: Path, split: Split, task: Task) -> tuple[Artefact, Parity]:
+    """Lower a compressed network, and compare the file with its simulation on the first samples.
+
+    Raises:
+        LoweringError: they don't agree.
+    """
+    artefact = target.lower(built, path)
+    few = split.first(_PARITY_SAMPLES)
+    agreement = parity(_simulated(with_grids(built), few), outputs_of(target.load(path), few), task)
+    return artefact, _agreed(agreement, _INTEGER_TOLERANCE)
+
+
 def made(run: Run, job: Job, name: str, plan: Plan) -> Made:
     """Lower a plan's network, and compare the file with its simulation."""
     built, state = compressed(run, job, name, plan)
 
     def make(folder: Path) -> None:
         path = folder / f"artefact{job.target.suffix}"
-        write_record(job.target.lower(built, path), folder / "artefact.json")
-        few = job.calibration.first(_PARITY_SAMPLES)
-        found = outputs_of(job.target.load(path), few)
-        agreement = parity(_simulated(with_grids(built), few), found, job.task)
-        write_record(_agreed(agreement, _INTEGER_TOLERANCE), folder / "parity.json")
+        artefact, agreement = lowered(built, job.target, path, job.calibration, job.task)
+        write_record(artefact, folder / "artefact.json")
+        write_record(agreement, folder / "parity.json")
 
     def load(folder: Path) -> Made:
         return Made(

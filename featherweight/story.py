@@ -49,6 +49,7 @@ def identity_of(job: Job) -> dict[str, object]:
         "task": job.task.name,
         "methods": [*([f"pruning {job.pruning.criterion}"] if job.pruning else []), *(m.name for m in job.methods)],
         "seed": job.seed,
+        **({"calibration": "synthesized"} if job.data.data_free else {}),
         "versions": versions(),
     }
 
@@ -177,4 +178,5 @@ def story_of(
         device=device(),
         labelled=data.test.labels is not None,
         units=_units(table, plan, file.units),
+        calibration=job.source,
     )

@@ -24,7 +24,7 @@ LOOSE = fw.Goal(max_drop=0.5)
 PUBLIC = {
     *("Certificate", "Data", "FeatherweightError", "Goal", "Network", "Outcome", "Plan", "Refusal", "Split", "Step"),
     *("Target", "Task", "apply", "capture", "compress", "inspect", "load_data", "load_model", "plan", "read_plan"),
-    *("target_by_name", "verify"),
+    *("quantize", "recalibrate", "target_by_name", "verify"),
 }
 
 

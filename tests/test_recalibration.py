@@ -74,9 +74,10 @@ def test_another_model_is_refused(finished: Path, tmp_path: Path) -> None:
         featherweight.recalibrate(finished, _network(1), _samples(8, 1.0, 0), out=tmp_path)
 
 
-def test_the_runs_own_folder_is_not_overwritten(finished: Path) -> None:
+@pytest.mark.parametrize("place", ["", "stages/4-attempt-01-network"])
+def test_the_runs_own_folder_is_not_overwritten(finished: Path, place: str) -> None:
     with pytest.raises(RunError, match="not overwritten"):
-        featherweight.recalibrate(finished, _network(), Split.of(_samples(8, 1.0, 0)), out=finished)
+        featherweight.recalibrate(finished, _network(), Split.of(_samples(8, 1.0, 0)), out=finished / place)
 
 
 def test_real_activations_have_no_ranges(tmp_path: Path) -> None:

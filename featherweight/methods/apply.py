@@ -165,14 +165,15 @@ def check_steps(network: Network, plan: Plan, capability: Capability, methods: S
     check_plan(network, plan)
     for name, steps in _on_layers(plan):
         if steps:
-            apply_steps(_neutral(network.layer(name), network.module.get_submodule(name), capability), steps, methods)
+            module = network.module.get_submodule(name)
+            apply_steps(neutral_subject(network.layer(name), module, capability), steps, methods)
 
 
 def _on_layers(plan: Plan) -> list[tuple[str, Steps]]:
     return [(name, layer_steps(steps)) for name, steps in plan.choices.items()]
 
 
-def _neutral(layer: Layer, module: nn.Module, capability: Capability) -> Subject:
+def neutral_subject(layer: Layer, module: nn.Module, capability: Capability) -> Subject:
     """The subject under inputs that are independent and of variance 1."""
     groups, _, width = weight_rows(layer, weight_of(module)).shape
     covariance = torch.eye(width, dtype=torch.float64).expand(groups, -1, -1)
@@ -204,7 +205,7 @@ def rebuild(
             set_bias(module, torch.zeros_like(bias))
             built[layer.name] = module
         if steps:
-            built[layer.name] = apply_steps(_neutral(layer, module, capability), steps, methods)
+            built[layer.name] = apply_steps(neutral_subject(layer, module, capability), steps, methods)
     module = copied(network.module)
     for name, replacement in built.items():
         replace_module(module, name, replacement)

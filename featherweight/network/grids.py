@@ -60,7 +60,10 @@ def _settle_values(module: fx.GraphModule) -> None:
                 fixed[node] = value.detach()
         elif _settles(node, fixed):
             args, kwargs = (map_arg(part, lambda one: fixed[one]) for part in (node.args, node.kwargs))
-            fixed[node] = node.target(*args, **kwargs)
+            value = node.target(*args, **kwargs)
+            if not isinstance(value, torch.Tensor):
+                continue  # a list of parts, or a size
+            fixed[node] = value
             name = f"_settled_{node.name}"
             module.register_buffer(name, fixed[node])
             with graph.inserting_before(node):

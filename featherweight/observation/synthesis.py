@@ -11,15 +11,19 @@ comes back: means and deviations say nothing of single ones. A network without s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import nn
 
 from featherweight.contracts import DataError
+from featherweight.files import write_atomically
 from featherweight.network.capture import Network
 from featherweight.network.modules import copied
 from featherweight.progress import track
@@ -45,6 +49,13 @@ class Synthesis:
     split: Split
     loss: tuple[float, float]
     warning: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the samples come from, for reports."""
+        if self.warning:
+            return f"plain noise, no data: {self.warning.partition(':')[0]}"
+        return "synthesized from batch-norm statistics, no data"
 
 
 def synthesize(network: Network, count: int, seed: int = 0, *, steps: int = STEPS) -> Synthesis:
@@ -86,6 +97,25 @@ def synthesize(network: Network, count: int, seed: int = 0, *, steps: int = STEP
         before, after = before + first / len(starts), after + last / len(starts)
     split = _split([torch.cat(parts) for parts in zip(*made, strict=True)], network)
     return Synthesis(split, (before, after))
+
+
+def save_synthesis(made: Synthesis, folder: Path) -> None:
+    """Write ``samples.safetensors`` with the inputs and ``synthesis.json`` with the rest."""
+    inputs = made.split.take(range(len(made.split))).inputs
+    tensors = {f"input-{position:03d}": x.contiguous() for position, x in enumerate(inputs)}
+    write_atomically(folder / "samples.safetensors", save(tensors))
+    record = {"loss": made.loss, "warning": made.warning}
+    write_atomically(folder / "synthesis.json", json.dumps(record, indent=1) + "\n")
+
+
+def load_synthesis(folder: Path) -> Synthesis:
+    """Read back what :func:`save_synthesis` wrote."""
+    tensors = load_file(folder / "samples.safetensors")
+    record = json.loads((folder / "synthesis.json").read_text())
+    before, after = record["loss"]
+    return Synthesis(
+        Split.of((tuple(tensors[name] for name in sorted(tensors)), None)), (before, after), record["warning"]
+    )
 
 
 def _split(inputs: list[torch.Tensor], network: Network) -> Split:

@@ -88,8 +88,8 @@ def walk(slim: Slim, inputs: tuple[torch.Tensor, ...], visit: Visitor) -> tuple[
     Args:
         slim: the dense network, beside the one that the compressed side starts from.
         inputs: calibration samples, all at once: memory is twice the live activations.
-        visit: called at every weighted layer but embeddings, in execution order; the module it answers with computes
-            the compressed output, and None keeps the layer as it is.
+        visit: called at every layer that can be replaced, embeddings excepted, in execution order; the module it
+            answers with computes the compressed output, and None keeps the layer as it is.
 
     Returns:
         The dense and the compressed output.
@@ -97,7 +97,7 @@ def walk(slim: Slim, inputs: tuple[torch.Tensor, ...], visit: Visitor) -> tuple[
     Raises:
         ModelError: the two don't run the same operations.
     """
-    layers = {layer.node: layer for layer in slim.network.layers if layer.kind != "embedding"}
+    layers = {layer.node: layer for layer in slim.network.layers if layer.kind != "embedding" and layer.replaceable}
     left, right = _Side(slim.dense.graph, inputs), _Side(slim.network.graph, inputs)
     results = (torch.empty(0), torch.empty(0))
     with torch.no_grad():

@@ -9,12 +9,12 @@ linear program, solved to optimality by HiGHS (``scipy.optimize.milp``).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from featherweight.contracts import Choice, Cost, Goal, Option, Quantity, Table
+from featherweight.contracts import Choice, Cost, Goal, Keep, Option, Quantity, Table
 from featherweight.planning import knapsack
 from featherweight.planning.widths import candidates, narrowed
 
@@ -77,12 +77,23 @@ def _over_widths(
 ) -> list[Choice]:
     """A choice for every candidate set of widths that leaves room in the budget."""
     found = []
-    for keeps in candidates(table, goal.minimize):
+    for keeps in _candidates(table, goal):
         room = budget - sum(keep.divergence for keep in keeps.values())
         layers = solve(narrowed(table, keeps), room) if room >= 0 else None
         if layers is not None:
             found.append(Choice(layers, keeps))
     return found
+
+
+def _candidates(table: Table, goal: Goal) -> list[Mapping[str, Keep]]:
+    """Sets of keeps along the trades of everything that the goal minimises or limits, without repetitions."""
+    limited = {"size": goal.max_size_bytes, "macs": goal.max_macs}
+    quantities: list[Quantity] = [goal.minimize, *(q for q in ("size", "macs") if limited[q] is not None)]
+    found: dict[tuple[int, ...], Mapping[str, Keep]] = {}
+    for quantity in dict.fromkeys(quantities):
+        for keeps in candidates(table, quantity):
+            found.setdefault(tuple(table.keeps[unit].index(keep) for unit, keep in keeps.items()), keeps)
+    return list(found.values())
 
 
 def gentlest(table: Table, goal: Goal) -> Choice | None:
@@ -120,7 +131,10 @@ def _solve(
     table: Table, goal: Goal, objective: Callable[[_Programme], np.ndarray], budget: float | None
 ) -> dict[str, Option] | None:
     if not table.options:
-        return {}
+        within = (goal.max_size_bytes is None or table.fixed.size_bytes <= goal.max_size_bytes) and (
+            goal.max_macs is None or table.fixed.macs <= goal.max_macs
+        )
+        return {} if within else None
     programme = _Programme(table)
     constraints = [LinearConstraint(programme.one_each, 1, 1)]
     if budget is not None:

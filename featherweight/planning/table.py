@@ -29,15 +29,14 @@ from featherweight.methods.seam import (
 )
 from featherweight.network.capture import Layer, Network
 from featherweight.network.encodings import is_integer
-from featherweight.network.modules import copied, replace_module
 from featherweight.numerics.affine import AffineGrid
 from featherweight.observation.evidence import Evidence
+from featherweight.observation.suffix import Suffix, anchor_samples
 from featherweight.planning.calibration import divergence_curve, spread_anchors
 from featherweight.progress import track
 from featherweight.tasks.data import Split
 from featherweight.tasks.task import Task
 
-ANCHOR_SAMPLES = 128
 ANCHORS = 4
 _BROKEN = 1e9
 
@@ -75,23 +74,19 @@ class _Rounded(nn.Module):
 
 
 class _Sensitivity:
-    """Measures what an error at one layer does to the network's outputs."""
+    """Measures what an error at one layer does to the network's outputs; cheapest with layers in execution order."""
 
     def __init__(self, network: Network, evidence: Evidence, split: Split, task: Task) -> None:
-        count = min(len(split), ANCHOR_SAMPLES)
-        self.module = copied(network.module)
-        self.inputs = split.take(range(count)).inputs
+        count = anchor_samples(network.cost, len(split))
+        self.suffix = Suffix(network.graph, split.take(range(count)).inputs)
         self.reference = evidence.outputs[:count].numpy()
         self.task = task
 
-    def measure(self, name: str, replacement: nn.Module, grid: AffineGrid) -> float:
+    def measure(self, layer: Layer, replacement: nn.Module, grid: AffineGrid) -> float:
         """The divergence with one layer replaced; an integer kernel's input is rounded to its grid."""
-        original = self.module.get_submodule(name)
         integer = is_integer(leaves(replacement)[0])
-        replace_module(self.module, name, nn.Sequential(_Rounded(grid), replacement) if integer else replacement)
-        with torch.no_grad():
-            outputs = self.module(*self.inputs).float().numpy()
-        replace_module(self.module, name, original)
+        module = nn.Sequential(_Rounded(grid), replacement) if integer else replacement
+        outputs = self.suffix.outputs(layer.node, module).float().numpy()
         return float(np.clip(self.task.divergence(self.reference, outputs), 0.0, _BROKEN))
 
 
@@ -146,7 +141,7 @@ def _calibrated(
     errors = [error for _, _, error in row.entries]
     anchors = spread_anchors(errors, ANCHORS)
     built = [apply_steps(row.subject, row.entries[anchor][0], methods) for anchor in anchors]
-    measured = [sensitivity.measure(name, module, grid) for module in built]
+    measured = [sensitivity.measure(row.layer, module, grid) for module in built]
     curve = divergence_curve([errors[anchor] for anchor in anchors], measured, errors)
     return tuple(
         Option(name, steps, form.at(*widths_of(row.layer)), error, float(divergence), form)

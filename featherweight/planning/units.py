@@ -8,7 +8,7 @@ on the curve through the measured ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,17 +18,17 @@ from featherweight.contracts import Capability, Cost, Keep, Refusal, Step, Table
 from featherweight.methods.pruning import Grounds, Prunable, Pruning, removals_for
 from featherweight.methods.pruning.structured import ranked
 from featherweight.network.capture import Network
-from featherweight.network.channels import ChannelUnit, Coupling, LayerChannels, Slice
+from featherweight.network.channels import ChannelUnit, Coupling
 from featherweight.network.surgery import silence
 from featherweight.numerics.elimination import compensated
 from featherweight.numerics.gram import output_error
 from featherweight.observation.readers import readers_of
+from featherweight.observation.suffix import anchor_samples
 from featherweight.planning.calibration import divergence_curve, spread_anchors
 from featherweight.progress import track
 from featherweight.tasks.task import Task
 
 ANCHORS = 3
-ANCHOR_SAMPLES = 128
 _BROKEN = 1e9
 
 
@@ -129,7 +129,7 @@ def with_keeps(
     coupling, pruning, priced = prunable.coupling, prunable.pruning, tuple(table.options)
     if grounds.split is None:
         raise TypeError("pricing coupled channels runs the network on samples: grounds without a split won't do")
-    count = min(len(grounds.split), ANCHOR_SAMPLES)
+    count = anchor_samples(network.cost, len(grounds.split))
     inputs, reference = grounds.split.take(range(count)).inputs, grounds.evidence.outputs[:count].numpy()
     yardstick = Yardstick(network, coupling, inputs, reference, task)
     keeps: dict[str, tuple[Keep, ...]] = {}
@@ -165,28 +165,30 @@ def _keep(
     priced: Sequence[str],
     told: tuple[float, float],
 ) -> Keep:
-    gone = cut[0].removals if cut else ()
-    rows = dict(_lost(unit.producers, gone, priced))
-    reading = [one for one in unit.consumers if one.layer not in rows]
-    columns = dict(_lost(reading, gone, priced))
-    parameters = sum(_parameters(network, piece, gone) for piece in unit.slices if _owner(piece) not in priced)
-    saved = Cost(4 * parameters, 0, parameters)
+    groups = len(cut[0].removals) if cut else 0
+    weights = {network.layer(name).weight: name for name in priced}
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.module.named_parameters()}
+    rows: dict[str, int] = {}
+    columns: dict[str, int] = {}
+    lost: dict[str, list[int]] = {}
+    for piece in unit.slices:
+        count = groups * piece.indices.shape[1]
+        if piece.state in weights and piece.axis < 2:
+            side, layer = (rows, columns)[piece.axis], weights[piece.state]
+            side[layer] = side.get(layer, 0) + count
+        elif piece.state in shapes and piece.state.rpartition(".")[0] not in priced:
+            lost.setdefault(piece.state, [0] * len(shapes[piece.state]))[piece.axis] += count
+    gone = {
+        state: math.prod(shapes[state])
+        - math.prod(size - less for size, less in zip(shapes[state], counts, strict=True))
+        for state, counts in lost.items()
+    }
+    parameters = sum(gone.values())
+    # A call's multiplications are its weight's entries times its positions, and those stay.
+    macs = sum(
+        layer.cost.macs * gone[layer.weight] // math.prod(layer.weight_shape)
+        for layer in network.layers
+        if layer.weight in gone
+    )
+    saved = Cost(4 * parameters, macs, parameters)
     return Keep(unit.name, (cut[1],) if cut else (), rows, columns, saved, *told)
-
-
-def _owner(piece: Slice) -> str:
-    return piece.state.rpartition(".")[0]
-
-
-def _lost(layers: Sequence[LayerChannels], gone: Sequence[int], priced: Sequence[str]) -> Iterator[tuple[str, int]]:
-    for one in layers:
-        if one.layer in priced:
-            yield one.layer, len(gone) * one.channels.shape[1]
-
-
-def _parameters(network: Network, piece: Slice, gone: Sequence[int]) -> int:
-    named = dict(network.module.named_parameters())
-    if piece.state not in named:
-        return 0
-    shape = named[piece.state].shape
-    return len(gone) * piece.indices.shape[1] * (math.prod(shape) // shape[piece.axis])

@@ -71,7 +71,8 @@ def _prices(table: Table, quantity: Quantity) -> np.ndarray:
     most = kept.size_bytes if quantity == "size" else kept.macs
     worst = max(keep.divergence for row in table.keeps.values() for keep in row)
     least = min((keep.divergence for row in table.keeps.values() for keep in row if keep.divergence > 0), default=1.0)
-    return np.geomspace(1e-3 * most / max(worst, 1e-12), most / max(least, 1e-12), _PRICES)
+    sweep = np.geomspace(1e-3 * most / max(worst, 1e-12), most / max(least, 1e-12), _PRICES)
+    return np.concatenate([[0.0], sweep])
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,17 @@ from featherweight.network.capture import Network
 from featherweight.network.grids import Compressed
 from featherweight.network.surgery import Slim
 from featherweight.recovery.grids import fit_grids
-from featherweight.recovery.statistics import correct_bias, reestimate_batch_norm
+from featherweight.recovery.statistics import correct_bias
 from featherweight.targets.seam import Target
 from featherweight.tasks.data import Split
 
 
 def recover(slim: Slim, compressed: Network, split: Split, target: Target) -> Compressed:
-    """Re-estimate batch normalisation, correct biases, and fit the grids of activations.
+    """Correct biases, and fit the grids of activations.
+
+    Batch norms that couldn't be folded keep their statistics: every layer was refit to what the dense network puts out
+    there, so what reaches them is what they were made for. Estimating them anew from a few samples would undo that.
+
 
     Args:
         slim: the dense network, beside what pruning left of it.
@@ -20,6 +24,5 @@ def recover(slim: Slim, compressed: Network, split: Split, target: Target) -> Co
         split: unlabelled calibration samples.
         target: says which values lie on integer grids.
     """
-    normed = reestimate_batch_norm(compressed, split)
-    corrected = correct_bias(slim, normed, split)
+    corrected = correct_bias(slim, compressed, split)
     return fit_grids(corrected, target.place(corrected), split)

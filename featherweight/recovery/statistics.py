@@ -1,8 +1,7 @@
-"""Statistics put right after compression: batch normalisation, and the mean of every layer's output."""
+"""Statistics put right after compression: the mean of every layer's output."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from featherweight.methods.seam import leaves
@@ -12,31 +11,6 @@ from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import OBSERVED_KINDS
 from featherweight.observation.walk import Passage, walk
 from featherweight.tasks.data import Split
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-def reestimate_batch_norm(network: Network, split: Split, *, size: int = 32) -> Network:
-    """Every batch normalisation that is left gets the mean and variance of what it now receives.
-
-    A cumulative average over the samples (``momentum=None``), all other modules in evaluation mode. A network without
-    any comes back as it is.
-    """
-    if not any(isinstance(module, _NORMS) for module in network.module.modules()):
-        return network
-    module = copied(network.module)
-    norms = [child for child in module.modules() if isinstance(child, _NORMS) and child.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    with torch.no_grad():
-        for batch in split.batches(size):
-            module(*batch.inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return capture(module.eval(), network.example)
 
 
 def correct_bias(slim: Slim, compressed: Network, split: Split) -> Network:

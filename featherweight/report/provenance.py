@@ -36,9 +36,10 @@ def provenance(story: Story) -> Markup:
     files = f"{story.original.artefact.file} and {artefact.file}"
     words = (
         f"Size, {story.certificate.metric} and time were measured on the files themselves, {files}, each run in "
-        f"{artefact.target}. The search saw calibration and validation samples only; test data were touched once, "
-        f"after the last choice, and compared with {answers}. MACs, parameters and activation memory are counted on "
-        "the captured graphs. A divergence is a prediction where it says so."
+        f"{artefact.target}. The search saw calibration and validation samples only (calibration: "
+        f"{story.calibration}); test data were touched once, after the last choice, and compared with {answers}. "
+        "MACs, parameters and activation memory are counted on the captured graphs. A divergence is a prediction where "
+        "it says so."
     )
     return section(
         "provenance",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,8 @@ SPLITS = ("train", "validation", "test")
 _CHUNK = 1024
 _REMEDY = (
     'give {"train": (x, y), "validation": (x, y), "test": (x, y)} or a tuple of the three; '
-    "x alone where there are no labels, ((x1, x2), y) for several inputs, or a map-style dataset"
+    "x alone where there are no labels, ((x1, x2), y) for several inputs, or a map-style dataset; "
+    "without train, calibration samples are synthesized"
 )
 
 
@@ -152,6 +153,8 @@ class Data:
         train, validation, test: the splits; labels are there in both of validation and test or in none.
         name: what to call the data in a report.
         class_names: the classes' names by their numbers, where they are known.
+        data_free: whether there is no training split, by intention: ``train`` is empty then, and calibration samples
+            are synthesized from what the network remembers of its training.
     """
 
     train: Split
@@ -159,6 +162,7 @@ class Data:
     test: Split
     name: str = "data"
     class_names: tuple[str, ...] = ()
+    data_free: bool = False
 
     def __post_init__(self) -> None:
         if not (len(self.validation) and len(self.test)):
@@ -177,7 +181,7 @@ class Data:
 
         Args:
             value: a mapping with exactly ``train``, ``validation`` and ``test``, or a tuple of these three; each as
-                ``Split.of`` takes it.
+                ``Split.of`` takes it. A mapping with exactly ``validation`` and ``test`` is data-free.
             name: what to call the data.
 
         Raises:
@@ -186,6 +190,9 @@ class Data:
         if isinstance(value, Data):
             return value
         if isinstance(value, Mapping):
+            if set(value) == set(SPLITS[1:]):
+                value = {"train": Split.of(value["validation"]).first(0), **value}
+                return replace(cls.of(value, name), data_free=True)
             if set(value) != set(SPLITS):
                 got = ", ".join(map(str, value)) or "an empty mapping"
                 raise DataError("Data has the splits train, validation and test.", got, _REMEDY)
@@ -198,9 +205,14 @@ class Data:
         train, validation, test = (Split.of(part) for part in parts)
         return cls(train, validation, test, name)
 
+    def without_training(self) -> Data:
+        """The same for a data-free run: no training sample is kept, hashed or looked at."""
+        return replace(self, train=self.validation.first(0), data_free=True)
+
     def splits(self) -> dict[str, Split]:
-        """The splits by name, in order."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        """The splits by name, in order; data-free ones have no training split."""
+        parts = {} if self.data_free else {"train": self.train}
+        return {**parts, "validation": self.validation, "test": self.test}
 
     def fingerprint(self) -> str:
         """SHA-256 over all samples and labels, streamed; the same for equal contents, wherever they lie."""

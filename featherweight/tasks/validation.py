@@ -44,14 +44,15 @@ def validate(data: Data, classes: int | None = None, task: Task = CLASSIFICATION
 
 
 def example_of(data: Data) -> tuple[torch.Tensor, ...]:
-    """The inputs of the first training samples, at most two: what a network is captured on.
+    """The inputs of the first samples, at most two: what a network is captured on. Only their shape matters.
 
     Raises:
         DataError: there are none, or they hold NaN or infinity.
     """
-    few = data.train.first(2)
-    _check_filled("train", few)
-    _check_finite("train", few)
+    name, split = next(iter(data.splits().items()))
+    few = split.first(2)
+    _check_filled(name, few)
+    _check_finite(name, few)
     return few.take(range(len(few))).inputs
 
 

@@ -112,6 +112,29 @@ def test_limits_on_macs_are_met_by_taking_channels() -> None:
     assert gentlest(table, Goal(max_macs=20)) is None
 
 
+def test_a_limit_on_macs_is_met_where_bytes_alone_would_look_elsewhere() -> None:
+    form = {"big": CostForm((1000, 0, 0, 0), (0, 0, 0, 0), (1, 0, 0, 0)),
+            "early": CostForm((0, 0, 0, 0), (1000, 0, 0, 0), (1, 0, 0, 0))}  # fmt: skip
+    options = {name: (Option(name, (), one.at(10, 10), 0.0, 0.0, one),) for name, one in form.items()}
+    step = (Step("pruning", {"keep": 5}),)
+    keeps = {
+        name: (
+            Keep(name, (), {}, {}, Cost(0, 0, 0), 0.0, 0.0),
+            Keep(name, step, {name: 5}, {}, Cost(0, 0, 0), 1.0, 1.0),
+        )
+        for name in form
+    }
+    table = Table(options, (), Cost(0, 0, 0), dict.fromkeys(form, (10, 10)), keeps)
+    choice = allocate(table, Goal(max_macs=60_000), 1.5)
+    assert choice is not None
+    assert choice.keeps["early"].steps
+    assert not choice.keeps["big"].steps
+
+
+def test_limits_hold_for_what_no_option_touches() -> None:
+    assert allocate(Table({}, (), Cost(1000, 0, 0)), Goal(max_size_bytes=10), 1.0) is None
+
+
 class Branches(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from featherweight.methods.pruning.structured import (
     alignment,
     prune,
     pruning_of,
+    read_removals,
     removals_for,
     select,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "alignment",
     "prune",
     "pruning_of",
+    "read_removals",
     "removals_for",
     "select",
 ]

@@ -9,13 +9,15 @@ from the layers' own options (:class:`featherweight.contracts.Keep`).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from featherweight.contracts import Capability, GroupScore, Plan, PlanError, Step, UnitStory
+from featherweight.contracts import Capability, GroupScore, Plan, PlanError, RunError, Step, UnitStory
 from featherweight.methods.pruning.ablation import AblationTable
 from featherweight.methods.pruning.ranking import CRITERIA, EXPLAINING, explain, rank_groups, reranked
 from featherweight.methods.seam import PRUNING, layer_steps
@@ -252,3 +254,23 @@ def _share(one: ChannelUnit, other: ChannelUnit) -> bool:
         for piece in other.slices
         if (piece.state, piece.axis) in slices
     )
+
+
+def read_removals(path: Path) -> dict[str, tuple[int, ...]]:
+    """Unit → groups that went, as a run's stage keeps them.
+
+    Raises:
+        RunError: the file is missing or says something else.
+    """
+    try:
+        document = json.loads(path.read_text())
+        whole = isinstance(document, dict) and all(
+            isinstance(groups, list) and all(type(group) is int for group in groups) for groups in document.values()
+        )
+        if not whole:
+            raise ValueError("no mapping of units to lists of whole numbers")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            "What a run removed must be readable.", f"{path}: {error}", "make the run anew with this version"
+        ) from error
+    return {name: tuple(groups) for name, groups in document.items()}

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from featherweight.network.capture import Layer, Network, capture
 from featherweight.network.channels.units import Coupling
+from featherweight.network.modules import copied, replace_module
+from featherweight.network.surgery.attention import NarrowAttention
 from featherweight.network.surgery.removal import remove
 
 Groups = Mapping[str, tuple[int, ...]]
@@ -57,7 +60,22 @@ def slim(network: Network, coupling: Coupling, removals: Groups) -> Slim:
     if not wanted:
         return Slim.whole(network)
     smaller = capture(remove(network, coupling, wanted), network.example)
-    return Slim(network, smaller, wanted, _kept(network, coupling, wanted))
+    return Slim(_in_the_same_words(network, smaller), smaller, wanted, _kept(network, coupling, wanted))
+
+
+def _in_the_same_words(dense: Network, smaller: Network) -> Network:
+    """The dense network with the attention modules that the smaller one has: same results, and the same calls."""
+    narrow = [name for name, module in smaller.module.named_modules() if isinstance(module, NarrowAttention)]
+    full = [name for name in narrow if not isinstance(dense.module.get_submodule(name), NarrowAttention)]
+    if not full:
+        return dense
+    module = copied(dense.module)
+    for name in full:
+        attention = module.get_submodule(name)
+        if isinstance(attention, nn.MultiheadAttention):
+            heads, scale = attention.num_heads, attention.head_dim**-0.5
+            replace_module(module, name, NarrowAttention.narrowed(attention, heads, scale))
+    return capture(module, dense.example)
 
 
 def _kept(network: Network, coupling: Coupling, removals: Groups) -> dict[str, torch.Tensor]:

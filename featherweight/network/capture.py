@@ -188,10 +188,27 @@ def _export(module: nn.Module, example: tuple[torch.Tensor, ...]) -> fx.GraphMod
             graph = torch.export.export(module, example, dynamic_shapes=shapes).module()
     except Exception as error:
         raise _export_failure(error) from error
+    changed = sorted(_written_state(graph))
+    if changed:
+        raise ModelError(
+            "Forward must leave its buffers as they are: the same input must give the same output, however often.",
+            f"it writes to {', '.join(changed[:8])}",
+            "keep such state outside, or write it only while self.training is true",
+        )
     for node in [node for node in graph.graph.nodes if node.op == "call_module"]:
         graph.graph.erase_node(node)  # shape guards: our stages check shapes themselves, with clearer words
     graph.recompile()
     return graph
+
+
+def _written_state(graph: fx.GraphModule) -> set[str]:
+    """Parameters and buffers that an operation of the graph writes to."""
+    writing = (
+        node.args[0]
+        for node in graph.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable and node.args
+    )
+    return {str(one.target) for one in writing if isinstance(one, fx.Node) and one.op == "get_attr"}
 
 
 def _export_failure(error: Exception) -> ModelError:

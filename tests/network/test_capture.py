@@ -251,3 +251,20 @@ def test_several_inputs_are_captured_however_forward_takes_them() -> None:
     x, y = torch.randn(3, 3), torch.randn(3, 5)
     network = capture(Variadic(), (x, y))
     assert torch.allclose(network.graph(x[:2], y[:2]), network.module(x, y)[:2])
+
+
+class _Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        self.seen.add_(y.mean(0))  # type: ignore[operator]
+        return y
+
+
+def test_a_forward_that_writes_to_its_buffers_is_refused_by_their_names() -> None:
+    with pytest.raises(ModelError, match="it writes to seen"):
+        capture(_Counting(), torch.randn(2, 4))

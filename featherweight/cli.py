@@ -240,7 +240,8 @@ def _package_commands(commands: Any, command: Callable[..., argparse.ArgumentPar
     made = about.add_parser("info", help="what is in a package, and bits per weight by tensor beside the entropy")
     made.add_argument("package", metavar="PACKAGE", type=Path, help="a package")
     made.add_argument("--base", metavar="OLD", type=Path, help="the earlier version that it was coded against")
-    made.add_argument("--json", action="store_true", help="print one JSON document")
+    # Left out, it must not overwrite the flag of `package` itself.
+    made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
 
 
 def _parser() -> _Parser:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from featherweight.contracts import Capability, Plan, PlanError, Steps
+from featherweight.contracts import Capability, DataError, Plan, PlanError, Steps
 from featherweight.methods.seam import Method, Subject, apply_steps, layer_steps, subject_of
 from featherweight.network.capture import Layer, Network, capture
 from featherweight.network.modules import bias_of, copied, replace_module, set_bias, set_weight, weight_of
@@ -79,6 +79,13 @@ class _Moments:
     @classmethod
     def of(cls, rows: torch.Tensor, targets: torch.Tensor) -> _Moments:
         """Of rows (g, m, d) and targets (g, m, n)."""
+        rows, targets = rows.double(), targets.double()  # products of large values don't fit into less
+        if not bool(torch.isfinite(rows).all() and torch.isfinite(targets).all()):
+            raise DataError(
+                "Activations on calibration samples must be finite.",
+                "NaN or infinity in front of a layer or behind it",
+                "look for broken samples, or for a network that overflows on them",
+            )
         count = rows.shape[1]
         mean, centre = rows.double().mean(1), targets.double().mean(1)
         covariance = covariance_of((rows.transpose(1, 2) @ rows).double() / count, mean)

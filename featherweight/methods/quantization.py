@@ -96,6 +96,12 @@ class Quantization:
             raise PlanError("A weight is encoded once.", f"{subject.layer.name!r} twice", "drop one of the steps")
         for position, part in enumerate(parts):
             if wanted is None:
+                if not bool(torch.isfinite(weight_of(part).half()).all()):
+                    raise PlanError(
+                        "float16 holds magnitudes up to 65504.",
+                        f"larger weights in {subject.layer.name!r}",
+                        "write weights: int8 there",
+                    )
                 encode(part, HalfEncoding())
                 continue
             covariance = subject.covariance

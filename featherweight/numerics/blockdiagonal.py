@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from featherweight.contracts import UsageError
 
@@ -136,6 +135,8 @@ def _balanced(costs: torch.Tensor) -> torch.Tensor:
     """Members in sets of equal size at the least total cost: (G, m) costs → (G, m / G) indices, rising."""
     groups, members = costs.shape
     slots = np.repeat(costs.cpu().numpy(), members // groups, axis=0)
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  (slow to import, and seldom needed)
+
     _, chosen = linear_sum_assignment(slots)
     return torch.from_numpy(chosen).view(groups, -1).sort(1).values
 

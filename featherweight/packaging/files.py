@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featherweight.contracts import DataError
+from featherweight.contracts import DataError, RunError
 from featherweight.files import file_failure, write_atomically
 from featherweight.packaging.container import MOST_BYTES
 from featherweight.packaging.package import Content, Decoded, decode_package, encode_package, safe_name
@@ -105,6 +105,9 @@ def pack(
         DataError: there is nothing to pack, or it is more than 2 GiB.
         RunError: a file can't be read or written.
     """
+    inputs = [Path(one).resolve() for one in (artefact, base) if one is not None]
+    if Path(out).resolve() in inputs:
+        raise RunError("A package doesn't replace what it was made from.", f"--out {out}", "name another file")
     content = _content(Path(artefact))
     named = {next(iter(content.files)): tuple(spans)} if spans is not None else {}
     content = replace(content, description=dict(description or {}), spans=named)

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from featherweight.contracts import Choice, Cost, Goal, Keep, Option, Quantity, Table
 from featherweight.planning import knapsack
@@ -136,6 +135,8 @@ def _solve(
         )
         return {} if within else None
     programme = _Programme(table)
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415  (slow to import, and limits are rare)
+
     constraints = [LinearConstraint(programme.one_each, 1, 1)]
     if budget is not None:
         constraints.append(LinearConstraint(_scaled(programme.divergence, budget), -np.inf, 1))

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from featherweight.contracts import PlanError, Step
+from featherweight.contracts import PlanError, Refusal, Step
 from featherweight.methods.lowrank import LowRank
-from featherweight.methods.seam import Subject, apply_steps, cost_of, leaves, predicted_error
+from featherweight.methods.quantization import Quantization
+from featherweight.methods.seam import Subject, apply_steps, chains, cost_of, leaves, predicted_error
 from featherweight.methods.sharing import Sharing
+from featherweight.methods.sparsity import Sparsity
 from featherweight.network.capture import capture
 from featherweight.network.encodings import AffineEncoding, CodebookEncoding, MaskEncoding, chain_of, encode, holds
 from featherweight.network.modules import copied, set_weight, weight_of
@@ -139,3 +141,13 @@ def test_degenerate_weights_and_moments_give_finite_weights(every: Subjects, dty
         assert holds(built)
         if fill != "two rows alike":
             assert torch.equal(weight_of(built), weight_of(linear))
+
+
+def test_every_chain_that_the_table_would_offer_can_be_taken() -> None:
+    network, split = contract_problem()
+    methods = (Sparsity(package=True), Sharing(package=True), Quantization())
+    subject = subjects(network, split)["narrow"]
+    rows = [found for found in chains(subject, methods) if not isinstance(found, Refusal)]
+    assert any([step.method for step in steps] == ["sparsity", "sharing", "quantization"] for steps, _ in rows)
+    for steps, _ in rows:
+        apply_steps(subject, steps, methods)

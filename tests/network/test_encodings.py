@@ -23,7 +23,7 @@ from featherweight.network.encodings import (
 )
 from featherweight.network.grids import Compressed, with_grids
 from featherweight.network.modules import set_weight, weight_of
-from featherweight.numerics.affine import fit_symmetric
+from featherweight.numerics.affine import AffineGrid, fit_symmetric
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=9), st.integers(0, 1000))
@@ -61,7 +61,13 @@ def test_a_broken_chain_is_noticed() -> None:
     linear = _chained()
     assert holds(linear)
     encode(linear, HalfEncoding())
-    assert not holds(linear)  # half a bit away from the codebook's values
+    assert holds(linear)  # shared values, rounded: still shared
+    linear.parametrizations["weight"].original.data += 0.3 * torch.rand(4, 6)  # type: ignore[index]
+    assert holds(linear)  # the chain makes them what they were meant to be
+    broken = _chained()
+    encode(broken, AffineEncoding(AffineGrid(torch.full((4,), 0.1), torch.full((4,), 3), -8, 7), 0, False))
+    broken.parametrizations["weight"][-1].zero_point += 20  # type: ignore[index]  # zero is off this grid
+    assert not holds(broken)
 
 
 def test_targets_see_the_values_of_encodings_that_they_have_no_type_for() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from featherweight.network.encodings.affine import AffineEncoding
+from featherweight.network.encodings.mask import MaskEncoding
 from featherweight.network.modules import set_weight, weight_of
 
 
@@ -79,5 +80,8 @@ def encodings(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def holds(module: nn.Module) -> bool:
     """Whether the weight is what its whole chain makes of it: masked stays masked, shared stays shared."""
-    value = weight_of(module)
-    return all(bool(torch.equal(encoding(value), value)) for encoding in chain_of(module))
+    value = again = weight_of(module)
+    for encoding in chain_of(module):
+        again = encoding(again)
+    masks = [encoding for encoding in chain_of(module) if isinstance(encoding, MaskEncoding)]
+    return bool(torch.equal(again, value)) and all(bool(torch.equal(mask(value), value)) for mask in masks)

@@ -13,6 +13,16 @@ PARTIAL = ".partial"  # ends the name of everything that isn't finished yet
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: numpy's word for a write that was cut short
 
 
+def _usual_mode() -> int:
+    """What the system gives a new file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_MODE = _usual_mode()  # asked once, at import: asking changes it for a moment, which other threads could see
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file through a temporary neighbour and a rename: a reader sees the old file or the new one, whole.
 
@@ -28,6 +38,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(_MODE)  # a temporary file is its owner's alone
         os.replace(temporary, path)
     except OSError as error:
         raise file_failure(path, error) from error

@@ -90,9 +90,9 @@ def test_another_run_is_refused_by_name_and_left_alone(tmp_path: Path, other: di
 
 def test_the_same_run_goes_on_whatever_the_order_of_its_identity(tmp_path: Path) -> None:
     with Run(tmp_path, IDENTITY).held():
-        pass
+        told = (tmp_path / "run.json").read_bytes()
     with Run(tmp_path, dict(reversed(IDENTITY.items()))).held():
-        pass
+        assert (tmp_path / "run.json").read_bytes() == told
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"key"', b"\xff\xfe"])

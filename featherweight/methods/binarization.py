@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from featherweight.contracts import PlanError, Refusal
-from featherweight.methods.seam import Settings, Subject, leaves
+from featherweight.methods.seam import Settings, Subject, leaves, only_a_package
 from featherweight.network.composition import moments_within
 from featherweight.network.encodings import BinaryEncoding, MaskEncoding, chain_of, encode
 from featherweight.network.modules import copied, weight_of
@@ -41,9 +41,7 @@ class Binarization:
     def options(self, subject: Subject) -> tuple[list[Settings], list[Refusal]]:
         """Ternary and binary; after zeros were chosen, ternary alone."""
         if not self.package:
-            reason = f"{subject.capability.target} stores every value anyway; only a package gets smaller"
-            remedy = "count an entropy-coded package of the file"
-            return [], [Refusal(subject.layer.name, self.name, reason, remedy)]
+            return [], [only_a_package(subject, self.name)]
         masked = any(chain_of(leaf) for leaf in leaves(subject.module))
         return [{"kind": kind} for kind in _KINDS if kind == "ternary" or not masked], []
 

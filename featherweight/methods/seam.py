@@ -95,6 +95,12 @@ def layer_steps(steps: Steps) -> Steps:
     return steps[1:] if steps and steps[0].method == PRUNING else steps
 
 
+def only_a_package(subject: Subject, method: str) -> Refusal:
+    """The refusal of a family whose values recur, where nothing but the file counts."""
+    reason = f"{subject.capability.target} stores every value anyway; only a package gets smaller"
+    return Refusal(subject.layer.name, method, reason, "count an entropy-coded package of the file")
+
+
 def leaves(module: nn.Module) -> list[nn.Module]:
     """The weighted modules of a layer's replacement, in execution order."""
     return list(module) if isinstance(module, nn.Sequential) else [module]

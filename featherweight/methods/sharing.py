@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from featherweight.contracts import PlanError, Refusal
-from featherweight.methods.seam import Settings, Subject, leaves
+from featherweight.methods.seam import Settings, Subject, leaves, only_a_package
 from featherweight.network.composition import moments_within
 from featherweight.network.encodings import CodebookEncoding, MaskEncoding, chain_of, encode
 from featherweight.network.modules import copied, weight_of
@@ -44,8 +44,7 @@ class Sharing:
         """4 to 64 values, as far as the layer has many more weights than that."""
         name = subject.layer.name
         if not self.package:
-            reason = f"{subject.capability.target} stores every value anyway; only a package gets smaller"
-            return [], [Refusal(name, self.name, reason, "count an entropy-coded package of the file")]
+            return [], [only_a_package(subject, self.name)]
         smallest = min(weight_of(leaf).numel() for leaf in leaves(subject.module))
         settings: list[Settings] = [{"values": n} for n in _COUNTS if n * _WEIGHTS_PER_VALUE <= smallest]
         if not settings:

@@ -201,13 +201,14 @@ def _export(module: nn.Module, example: tuple[torch.Tensor, ...]) -> fx.GraphMod
     return graph
 
 
+def writes(node: fx.Node) -> bool:
+    """Whether a node's operation writes into one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
 def _written_state(graph: fx.GraphModule) -> set[str]:
     """Parameters and buffers that an operation of the graph writes to."""
-    writing = (
-        node.args[0]
-        for node in graph.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable and node.args
-    )
+    writing = (node.args[0] for node in graph.graph.nodes if writes(node) and node.args)
     return {str(one.target) for one in writing if isinstance(one, fx.Node) and one.op == "get_attr"}
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from featherweight.contracts import Cost
+from featherweight.network.capture import writes
 
 FEWEST_SAMPLES, MOST_SAMPLES = 32, 128
 _MACS_PER_PASS = 10_000_000_000
@@ -34,10 +35,6 @@ def anchor_samples(cost: Cost, available: int) -> int:
     return min(available, max(FEWEST_SAMPLES, min(MOST_SAMPLES, paid)))
 
 
-def _writes(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
 class Suffix:
     """A network's outputs with one layer changed, from the layer on.
 
@@ -52,7 +49,7 @@ class Suffix:
         self._graph, self._inputs = graph, inputs
         self._nodes = list(graph.graph.nodes)
         self._places = {node.name: place for place, node in enumerate(self._nodes)}
-        self._shared = not any(map(_writes, self._nodes))
+        self._shared = not any(map(writes, self._nodes))
         self._start()
 
     def _start(self) -> None:

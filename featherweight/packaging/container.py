@@ -82,8 +82,19 @@ def checksum(data: bytes) -> bytes:
 
 
 def write_header(header: Header) -> bytes:
-    """The header's bytes."""
-    text = json.dumps(header.description, separators=(",", ":"), ensure_ascii=False).encode()
+    """The header's bytes.
+
+    Raises:
+        DataError: the description isn't plain JSON, or too long.
+    """
+    try:
+        text = json.dumps(header.description, separators=(",", ":"), ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise DataError("A description is plain JSON.", str(error), "hand over texts, numbers and lists") from error
+    if len(text) > MOST_DESCRIPTION:
+        raise DataError(
+            f"A description has at most {MOST_DESCRIPTION:,} bytes.", f"{len(text):,}", "leave the larger parts out"
+        )
     made = MAGIC + bytes([VERSION, _BASED if header.base else 0])
     made += varint(header.length) + header.sha256 + varint(header.columns) + varint(header.sections)
     if header.base:

@@ -11,7 +11,7 @@ import numpy as np
 
 from featherweight.contracts import DataError, RunError
 from featherweight.files import file_failure, write_atomically
-from featherweight.packaging.container import MOST_BYTES
+from featherweight.packaging.container import MOST_BYTES, Header, read_package
 from featherweight.packaging.package import Content, Decoded, decode_package, encode_package, safe_name
 from featherweight.packaging.pieces import ELEMENT_BYTES, Levels, Piece
 from featherweight.packaging.spans import TensorSpan, tensor_spans
@@ -48,7 +48,7 @@ class PackageInfo:
     """What is in a package.
 
     Attributes:
-        files: name → bytes.
+        files: name → bytes; empty where the base wasn't given.
         description: what the packer said about it.
         package_bytes, content_bytes: coded and decoded.
         sha256: of the content, in hexadecimal.
@@ -71,7 +71,8 @@ class PackageInfo:
         lines.append(f"{self.package_bytes:,} bytes in the package, {share:.1%} of {self.content_bytes:,}")
         lines.append(f"content SHA-256 {self.sha256}")
         if self.base_sha256 is not None:
-            lines.append(f"an update of {self.base_sha256}; name it with --base to see the pieces")
+            hint = "" if self.pieces else "; name it with --base to see the files and pieces"
+            lines.append(f"an update of {self.base_sha256}{hint}")
         if self.pieces:
             lines.append(f"{'tensor':44} {'coded as':8} {'numbers':>12} {'bits each':>10} {'entropy':>8}")
         for piece in self.pieces:
@@ -131,29 +132,39 @@ def unpack(package: Path | str, out: Path | str, *, base: Path | str | None = No
     files = _decoded(Path(package), base).files()
     single = len(files) == 1
     places = {(Path(out) if single else Path(out) / name): data for name, data in files.items()}
+    for place in places:
+        if place.is_dir():  # before anything is written: new files beside old ones would be worse than none
+            raise RunError("A file can't take the place of a folder.", f"{place} is one", "name another --out")
     for place, data in places.items():
         write_atomically(place, data)
     return tuple(places)
 
 
 def info(package: Path | str, *, base: Path | str | None = None) -> PackageInfo:
-    """What is in a package, and what each tensor took; it is decoded for that.
+    """What is in a package, and what each tensor took; it is decoded for that, an update only with its base.
 
     Raises:
-        DataError: the package is damaged, or an update whose base is missing or another one.
+        DataError: the package is damaged, or an update of another base.
         RunError: a file can't be read.
     """
     content = _read(Path(package))
+    header, _ = read_package(content)
+    if header.base is not None and base is None:
+        return _told(header, len(content), {}, ())
     decoded = decode_package(content, None if base is None else _content(Path(base)).joined())
-    header, files = decoded.header, decoded.files()
+    sizes = {name: len(data) for name, data in decoded.files().items()}
+    return _told(decoded.header, len(content), sizes, tuple(_piece_infos(decoded)))
+
+
+def _told(header: Header, size: int, files: Mapping[str, int], pieces: tuple[PieceInfo, ...]) -> PackageInfo:
     return PackageInfo(
-        files={name: len(data) for name, data in files.items()},
+        files=files,
         description={name: value for name, value in header.description.items() if name != "files"},
-        package_bytes=len(content),
+        package_bytes=size,
         content_bytes=header.length,
         sha256=header.sha256.hex(),
         base_sha256=header.base.sha256.hex() if header.base else None,
-        pieces=tuple(_piece_infos(decoded)),
+        pieces=pieces,
     )
 
 

@@ -77,7 +77,7 @@ def encode_package(content: Content, base: Content | None = None) -> bytes:
         sha256=hashlib.sha256(output).digest(),
         columns=max((piece.coded_shape[1] for piece in matrices), default=0),
         sections=len(sections),
-        description={"files": files, **content.description},
+        description={**content.description, "files": files},
         base=Base(len(earlier), hashlib.sha256(earlier).digest()) if base else None,
     )
     return write_header(header) + b"".join(map(write_section, sections))

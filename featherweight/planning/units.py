@@ -19,7 +19,7 @@ from featherweight.methods.pruning import Grounds, Prunable, Pruning, removals_f
 from featherweight.methods.pruning.structured import ranked
 from featherweight.network.capture import Network
 from featherweight.network.channels import ChannelUnit, Coupling
-from featherweight.network.surgery import silence
+from featherweight.network.surgery import parameters_gone, silence
 from featherweight.numerics.elimination import compensated
 from featherweight.numerics.gram import output_error
 from featherweight.observation.readers import readers_of
@@ -51,12 +51,9 @@ class Cutting:
 
 def independent_units(coupling: Coupling) -> list[ChannelUnit]:
     """Units that share no slice of a parameter, the first of every clash: whole heads and head widths are such."""
-    taken: set[tuple[str, int, int]] = set()
-    chosen = []
+    chosen: list[ChannelUnit] = []
     for unit in coupling.units:
-        own = {(piece.state, piece.axis, int(index)) for piece in unit.slices for index in piece.indices.ravel()}
-        if not own & taken:
-            taken |= own
+        if not any(unit.overlaps(other) for other in chosen):
             chosen.append(unit)
     return chosen
 
@@ -94,13 +91,11 @@ class Yardstick:
 
     def measure(self, unit: ChannelUnit, cutting: Cutting) -> float:
         """The divergence with these groups silenced and the consumers refit."""
-        own = {node.target: node for node in self.network.graph.graph.nodes if node.op == "get_attr"}
         weights = {}
         for name, fitted in cutting.weights.items():
-            layer = self.network.layer(name)
-            owner = self.network.module.get_parameter(layer.weight)
-            if layer.weight in own:
-                weights[layer.weight] = fitted.reshape(owner.shape).to(owner.dtype)
+            state = self.network.layer(name).weight
+            owner = self.network.module.get_parameter(state)
+            weights[state] = fitted.reshape(owner.shape).to(owner.dtype)
         masked = silence(self.network.graph, self.coupling, {unit.name: cutting.removals}, weights)
         with torch.no_grad():
             outputs = masked(*self.inputs)
@@ -167,22 +162,18 @@ def _keep(
 ) -> Keep:
     groups = len(cut[0].removals) if cut else 0
     weights = {network.layer(name).weight: name for name in priced}
-    shapes = {name: tuple(parameter.shape) for name, parameter in network.module.named_parameters()}
     rows: dict[str, int] = {}
     columns: dict[str, int] = {}
-    lost: dict[str, list[int]] = {}
     for piece in unit.slices:
-        count = groups * piece.indices.shape[1]
-        if piece.state in weights and piece.axis < 2:
+        if piece.state in weights:
             side, layer = (rows, columns)[piece.axis], weights[piece.state]
-            side[layer] = side.get(layer, 0) + count
-        elif piece.state in shapes and piece.state.rpartition(".")[0] not in priced:
-            lost.setdefault(piece.state, [0] * len(shapes[piece.state]))[piece.axis] += count
-    gone = {
-        state: math.prod(shapes[state])
-        - math.prod(size - less for size, less in zip(shapes[state], counts, strict=True))
-        for state, counts in lost.items()
+            side[layer] = side.get(layer, 0) + groups * piece.indices.shape[1]
+    shapes = {
+        name: tuple(parameter.shape)
+        for name, parameter in network.module.named_parameters()
+        if name.rpartition(".")[0] not in priced
     }
+    gone = parameters_gone(unit, groups, shapes)
     parameters = sum(gone.values())
     # A call's multiplications are its weight's entries times its positions, and those stay.
     macs = sum(

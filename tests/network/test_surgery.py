@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from featherweight.contracts import ModelError, PlanError
+from featherweight.contracts import ModelError
 from featherweight.network.capture import capture
 from featherweight.network.channels import analyse
-from featherweight.network.surgery import account, confirm, remove, silence
+from featherweight.network.surgery import confirm, parameters_gone, reached, remove, silence
 from featherweight.network.surgery.attention import NarrowAttention
 from tests.network.cutting import lively, random_removals, relative_error
 from tests.zoo.attention import Bert, Decoder, Seq2Seq, ViT
@@ -285,20 +285,16 @@ def test_layers_that_start_at_zero_hide_nothing():
         remove(network, analyse(network.graph), {"a": [0]})
 
 
-def test_the_account_explains_what_is_missing():
+def test_the_account_is_what_the_surgery_left():
     network, coupling, removals, smaller = pruned(LSTMClassifier(), torch.randint(0, 30, (2, 7)))
-    share = 1 - sum(p.numel() for p in smaller.parameters()) / sum(p.numel() for p in network.module.parameters())
-    reached = account(network.module, smaller, coupling, removals, share)
-    assert reached.reached == pytest.approx(share)
-    assert reached.explanation == ()
-    missed = account(network.module, smaller, coupling, removals, 0.1)
-    assert missed.explanation[0].startswith("asked for 10.0%")
-    idle = account(network.module, network.module, coupling, {}, 0.5)
-    assert idle.reached == 0.0
-    assert "nothing was removed: no unit was told to lose channels" in idle.explanation
-    assert any("fc: 4 of 4 output channels stay" in line for line in idle.explanation)
-    with pytest.raises(PlanError, match="between 0 and 1"):
-        account(network.module, smaller, coupling, removals, 1.5)
+    for name, groups in removals.items():
+        unit = coupling.unit(name)
+        assert reached(unit, network.module, smaller) == unit.groups - len(groups)
+        alone = remove(network, coupling, {name: groups})
+        gone = sum(p.numel() for p in network.module.parameters()) - sum(p.numel() for p in alone.parameters())
+        shapes = {state: tuple(p.shape) for state, p in network.module.named_parameters()}
+        assert sum(parameters_gone(unit, len(groups), shapes).values()) == gone
+    assert reached(coupling.units[0], network.module, network.module) == coupling.units[0].groups
 
 
 def test_silencing_nothing_changes_nothing():

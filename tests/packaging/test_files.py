@@ -108,3 +108,45 @@ def test_spans_that_lie_are_left_out():
     lying = TensorSpan(2, 100, "int8", (10, 11))
     content = content_of([levels(0, (20, 20), 2)])
     assert encode_package(type(content)(content.files, {}, {"artefact": (lying,)}))
+
+
+def test_an_update_tells_of_itself_without_its_base(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.bin", tmp_path / "new.bin"
+    old.write_bytes(bytes(range(200)) * 9)
+    new.write_bytes(bytes(range(200)) * 9 + b"more")
+    pack(new, tmp_path / "update.fwp", base=old)
+    told = info(tmp_path / "update.fwp")
+    assert (told.pieces, told.content_bytes) == ((), 1804)
+    assert "name it with --base" in told.text()
+    assert "name it with --base" not in info(tmp_path / "update.fwp", base=old).text()
+
+
+def test_a_package_takes_no_file_that_it_was_made_from(tmp_path: Path) -> None:
+    own = tmp_path / "own.bin"
+    own.write_bytes(b"weights")
+    with pytest.raises(RunError, match="made from"):
+        pack(own, own)
+    assert own.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("description", [{"x": object()}, {"x": "\ud800"}, {"x": "y" * (1 << 20)}])
+def test_a_description_that_no_reader_would_take_is_refused(tmp_path: Path, description: dict) -> None:
+    (tmp_path / "own.bin").write_bytes(b"weights")
+    with pytest.raises(DataError, match="description"):
+        pack(tmp_path / "own.bin", tmp_path / "own.fwp", description=description)
+    assert not (tmp_path / "own.fwp").exists()
+
+
+def test_a_description_does_not_hide_the_files(tmp_path: Path) -> None:
+    (tmp_path / "own.bin").write_bytes(b"weights")
+    pack(tmp_path / "own.bin", tmp_path / "own.fwp", description={"files": 1, "target": "litert"})
+    assert unpack(tmp_path / "own.fwp", tmp_path / "out.bin")[0].read_bytes() == b"weights"
+
+
+def test_nothing_is_unpacked_where_a_folder_stands_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "own.bin").write_bytes(b"weights")
+    pack(tmp_path / "own.bin", tmp_path / "own.fwp")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunError, match="folder"):
+        unpack(tmp_path / "own.fwp", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []

@@ -47,7 +47,7 @@ Replacement = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class GroupScore:
+class RankedGroup:
     """One row of the table.
 
     Attributes:
@@ -77,7 +77,7 @@ class AblationTable:
     """
 
     criterion: str
-    rows: tuple[GroupScore, ...]
+    rows: tuple[RankedGroup, ...]
     runs: int
 
 
@@ -130,7 +130,7 @@ def causal(
         PlanError: a unit whose channels run through a recurrent state.
         ModelError: the graph changes values that were stored.
     """
-    rows: list[GroupScore] = []
+    rows: list[RankedGroup] = []
     runs = 0
     for unit in units:
         damage = Damage(network, unit, split, task)
@@ -213,12 +213,12 @@ def shapley_marginals(
     return marginals
 
 
-def _rows(unit: str, before: Sequence[int], scores: Mapping[int, tuple[float, float]]) -> Iterator[GroupScore]:
+def _rows(unit: str, before: Sequence[int], scores: Mapping[int, tuple[float, float]]) -> Iterator[RankedGroup]:
     """The rows by rising score, ties as they were. Those who aren't scored stand behind, as before."""
     place = {int(group): rank for rank, group in enumerate(before)}
     order = sorted(scores, key=lambda group: (scores[group][0], place[group]))
     for rank, group in enumerate(order):
-        yield GroupScore(unit, group, *scores[group], place[group], rank)
+        yield RankedGroup(unit, group, *scores[group], place[group], rank)
 
 
 def _spread(batches: np.ndarray, weights: np.ndarray) -> float:

@@ -15,15 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from featherweight.contracts import Capability, GroupScore, Plan, PlanError, RunError, Step, UnitStory
 from featherweight.methods.pruning.ablation import AblationTable
 from featherweight.methods.pruning.ranking import CRITERIA, EXPLAINING, explain, rank_groups, reranked
 from featherweight.methods.seam import PRUNING, layer_steps
 from featherweight.network.capture import Network
 from featherweight.network.channels import ChannelUnit, Coupling, analyse
-from featherweight.network.surgery import Slim, confirm, reached, slim
+from featherweight.network.surgery import Slim, confirm, parameters_gone, reached, slim
 from featherweight.numerics.elimination import Elimination
 from featherweight.observation.evidence import Evidence
 from featherweight.tasks.data import Split
@@ -206,18 +204,20 @@ def accounts_of(
     A difference is explained: another unit of the plan took some of the same channels.
     """
     told = []
+    shapes = {name: tuple(parameter.shape) for name, parameter in pruned.dense.module.named_parameters()}
     for name, step in pruning_of(plan, coupling).items():
         unit = coupling.unit(name)
         left = reached(unit, pruned.dense.module, pruned.network.module)
         asked = int(step.settings["keep"])
-        others = [other for other in pruned.removals if other != name and _share(unit, coupling.unit(other))]
+        others = [other for other in pruned.removals if other != name and unit.overlaps(coupling.unit(other))]
         why = ""
         if left != asked:
             reason = f"{', '.join(others)} took some of the same channels" if others else "forward couldn't spare them"
             why = f"asked to keep {asked} of {unit.groups}, kept {left}: {reason}"
         tied = tuple(dict.fromkeys(one.layer for one in (*unit.producers, *unit.consumers)))
-        gone = _parameters(pruned.dense, unit, len(pruned.removals.get(name, ())))
-        scores = _scores(tables.get(name), pruned.removals.get(name, ()))
+        groups = pruned.removals.get(name, ())
+        gone = sum(parameters_gone(unit, len(groups), shapes).values())
+        scores = _scores(tables.get(name), groups)
         told.append(
             UnitStory(name, tied, unit.groups, asked, left, gone, _criterion(step), explanation=why, scores=scores)
         )
@@ -235,25 +235,6 @@ def _scores(table: AblationTable | None, gone: Sequence[int]) -> tuple[GroupScor
 def _finite(value: float) -> float | None:
     """None for what a single draw can't tell: JSON has no NaN."""
     return value if math.isfinite(value) else None
-
-
-def _parameters(network: Network, unit: ChannelUnit, groups: int) -> int:
-    """Parameters that go with some groups of one unit alone."""
-    named = dict(network.module.named_parameters())
-    return sum(
-        groups * piece.indices.shape[1] * (named[piece.state].numel() // named[piece.state].shape[piece.axis])
-        for piece in unit.slices
-        if piece.state in named
-    )
-
-
-def _share(one: ChannelUnit, other: ChannelUnit) -> bool:
-    slices = {(piece.state, piece.axis): piece.indices for piece in one.slices}
-    return any(
-        bool(np.isin(piece.indices, slices[piece.state, piece.axis]).any())
-        for piece in other.slices
-        if (piece.state, piece.axis) in slices
-    )
 
 
 def read_removals(path: Path) -> dict[str, tuple[int, ...]]:

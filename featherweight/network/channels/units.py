@@ -75,6 +75,15 @@ class ChannelUnit:
     partition: int
     atoms: Labels
 
+    def overlaps(self, other: ChannelUnit) -> bool:
+        """Whether both would take some of the same channels away: whole heads and the width of heads do."""
+        own = {(piece.state, piece.axis): piece.indices for piece in self.slices}
+        return any(
+            bool(np.isin(piece.indices, own[piece.state, piece.axis]).any())
+            for piece in other.slices
+            if (piece.state, piece.axis) in own
+        )
+
     @property
     def exact(self) -> bool:
         """Whether removing equals zeroing in the original network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -47,14 +47,3 @@ class AffineEncoding(nn.Module):
             return _q.dequantize_per_channel.default(_q.quantize_per_channel.default(weight, *grid), *grid)
         # The operations know float32 alone; other types only ever simulate.
         return self.grid.round(weight, self.axis)
-
-    def describe(self) -> dict[str, Any]:
-        """What rebuilds it, beside its buffers: plain JSON."""
-        return {
-            "type": "affine",
-            "lowest": self.lowest,
-            "highest": self.highest,
-            "axis": self.axis,
-            "integer": self.integer,
-            "dynamic": self.dynamic,
-        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -31,7 +31,3 @@ class BinaryEncoding(nn.Module):
         # a cast would stay in an exported graph even where it changes nothing
         scale = self.scale if self.scale.dtype == weight.dtype else self.scale.to(weight.dtype)
         return on_levels(weight.flatten(1), scale, zero=self.zero).view(weight.shape)
-
-    def describe(self) -> dict[str, Any]:
-        """What rebuilds it, beside its buffers: plain JSON."""
-        return {"type": "binary", "zero": self.zero}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -27,7 +27,3 @@ class CodebookEncoding(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The nearest value of the codebook for every entry; of two equally near ones the lower."""
         return nearest(weight, self.codebook)
-
-    def describe(self) -> dict[str, Any]:
-        """What rebuilds it, beside its buffers: plain JSON."""
-        return {"type": "codebook", "values": len(self.codebook)}

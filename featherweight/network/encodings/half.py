@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -16,7 +16,3 @@ class HalfEncoding(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight rounded to float16, in its own type."""
         return weight.half().to(weight.dtype)
-
-    def describe(self) -> dict[str, Any]:
-        """What rebuilds it: plain JSON."""
-        return {"type": "half"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -25,7 +25,3 @@ class MaskEncoding(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight, zero where it is masked."""
         return weight * self.mask
-
-    def describe(self) -> dict[str, Any]:
-        """What rebuilds it, beside its buffers: plain JSON."""
-        return {"type": "mask"}

@@ -1,42 +1,13 @@
-"""The account: how much was asked for, how much was reached, and why they differ."""
+"""The account: how many groups a unit still has after surgery, and how many parameters go with some of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 
 from torch import nn
 
-from featherweight.contracts import PlanError
-from featherweight.network.channels.units import ChannelUnit, Coupling, Removals
-
-
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """Parameters before and after, against what was asked for.
-
-    Attributes:
-        asked: the share of parameters that was to go, in [0, 1].
-        before, after: stored parameters; shared ones count once.
-        explanation: plain sentences; empty where the asked share was reached.
-    """
-
-    asked: float
-    before: int
-    after: int
-    explanation: tuple[str, ...]
-
-    @property
-    def reached(self) -> float:
-        """The share of parameters that went."""
-        return 1.0 - self.after / self.before if self.before else 0.0
-
-
-_CLOSE = 0.01
-
-
-def parameters_of(module: nn.Module) -> int:
-    """Number of stored parameters; shared ones count once."""
-    return sum(parameter.numel() for parameter in module.parameters())
+from featherweight.network.channels.units import ChannelUnit
 
 
 def reached(unit: ChannelUnit, original: nn.Module, smaller: nn.Module) -> int:
@@ -55,39 +26,21 @@ def reached(unit: ChannelUnit, original: nn.Module, smaller: nn.Module) -> int:
     return min(counts, default=unit.groups)
 
 
-def account(original: nn.Module, smaller: nn.Module, coupling: Coupling, removals: Removals, asked: float) -> Reduction:
-    """Compare what was asked for with what was reached.
+def parameters_gone(unit: ChannelUnit, groups: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Parameter → how many of its values go with some groups of a unit alone; exact where several of its axes shrink.
 
     Args:
-        original, smaller: before and after the surgery.
-        coupling, removals: what the surgery was told.
-        asked: the share of parameters that was to go.
-
-    Raises:
-        PlanError: ``asked`` is no share.
+        unit: of a coupling.
+        groups: how many go.
+        shapes: parameter → its shape; what is missing there isn't counted.
     """
-    if not 0.0 <= asked <= 1.0:
-        raise PlanError("The share of parameters to remove must lie between 0 and 1.", f"{asked!r}", "0.3 is 30 %")
-    before, after = parameters_of(original), parameters_of(smaller)
-    reduction = Reduction(asked, before, after, ())
-    if abs(reduction.reached - asked) <= _CLOSE:
-        return reduction
-    return Reduction(asked, before, after, tuple(_reasons(original, reduction, coupling, removals)))
-
-
-def _reasons(original: nn.Module, reduction: Reduction, coupling: Coupling, removals: Removals) -> list[str]:
-    said = [f"asked for {reduction.asked:.1%} of {reduction.before} parameters, reached {reduction.reached:.1%}"]
-    removed = {name: len(set(groups)) for name, groups in removals.items() if len(groups)}
-    if not removed:
-        said.append("nothing was removed: no unit was told to lose channels")
-    for unit in coupling.units:
-        share = removed.get(unit.name, 0) / unit.groups
-        if abs(share - reduction.asked) > _CLOSE:
-            said.append(f"{unit.name} lost {removed.get(unit.name, 0)} of {unit.groups} channel groups ({share:.0%})")
-    touched = {piece.state for unit in coupling.units for piece in unit.slices}
-    fixed = sum(parameter.numel() for name, parameter in original.named_parameters() if name not in touched)
-    if fixed:
-        said.append(f"{fixed} parameters ({fixed / reduction.before:.1%}) sit where no channel can go")
-    if removed:
-        said.append("a weight whose rows and columns both shrink loses more than the share of either")
-    return said + [f"{refusal.subject}: {refusal.reason}" for refusal in coupling.refusals]
+    lost: dict[str, list[int]] = {}
+    for piece in unit.slices:
+        if piece.state in shapes:
+            sizes = lost.setdefault(piece.state, [0] * len(shapes[piece.state]))
+            sizes[piece.axis] += groups * piece.indices.shape[1]
+    return {
+        state: math.prod(shapes[state])
+        - math.prod(size - less for size, less in zip(shapes[state], sizes, strict=True))
+        for state, sizes in lost.items()
+    }

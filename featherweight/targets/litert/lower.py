@@ -143,7 +143,7 @@ def _finish(content: bytes, module: nn.Module) -> bytes:
     if dynamic:
         wanted = {hashlib.sha256(_levels(module.get_submodule(name), one)).digest() for name, one in dynamic}
         count = flatbuffer.run_dynamic(model, wanted)
-        if count < len(dynamic):
+        if count != len(dynamic):  # more: another layer has the same levels, and which is which can't be told
             raise LoweringError(
                 "Every layer with ranges per inference must run on a kernel that finds them.",
                 f"{count} such kernels for {len(dynamic)} layers ({', '.join(name for name, _ in dynamic[:8])})",

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from featherweight.contracts import PlanError
-from featherweight.methods.pruning.ablation import AblationTable, GroupScore, causal
+from featherweight.methods.pruning.ablation import AblationTable, RankedGroup, causal
 from featherweight.methods.pruning.ranking import CRITERIA, explain, rank_groups, reranked
 from featherweight.methods.pruning.taylor import taylor_scores
 from featherweight.network import Network, capture
@@ -181,7 +181,11 @@ def test_the_table_tells_the_ranks_before_and_after(problem: Problem) -> None:
 
 def test_negative_scores_keep_errors_rising() -> None:
     prior = Elimination(torch.tensor([0, 1, 2, 3]), torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0]).double())
-    rows = [GroupScore("u", 2, -0.5, 0.1, 2, 0), GroupScore("u", 0, 0.5, 0.1, 0, 1), GroupScore("u", 1, 1.5, 0.1, 1, 2)]
+    rows = [
+        RankedGroup("u", 2, -0.5, 0.1, 2, 0),
+        RankedGroup("u", 0, 0.5, 0.1, 0, 1),
+        RankedGroup("u", 1, 1.5, 0.1, 1, 2),
+    ]
     found = reranked(prior, AblationTable("shapley", tuple(rows), 9))
     assert found.order.tolist() == [2, 0, 1, 3]
     assert found.errors.tolist() == [0.0, 0.0, 1.0, 4.0, 8.0]

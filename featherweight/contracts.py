@@ -115,7 +115,8 @@ class Refusal:
     remedy: str = ""
 
 
-Quantity = Literal["size", "macs"]
+Quantity = Literal["size", "package", "macs", "latency", "memory"]
+QUANTITIES: tuple[Quantity, ...] = ("size", "package", "macs", "latency", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,11 @@ class Goal:
     Attributes:
         max_drop: the largest loss of the task's metric, as a fraction (0.01 is one point of accuracy).
         confidence: the probability that the certificate's bound must hold with, in (0.5, 1).
-        minimize: ``"size"`` (bytes of the artefact) or ``"macs"`` (multiply-accumulates for one sample).
-        max_size_bytes: a limit on the artefact's bytes, or None.
-        max_macs: a limit on the multiply-accumulates for one sample, or None.
+        minimize: ``"size"`` (bytes of the artefact), ``"package"`` (bytes to download), ``"macs"`` (multiply-accumulates
+            for one sample), ``"latency"`` (milliseconds for one sample) or ``"memory"`` (peak bytes of activations).
+        max_size_bytes, max_package_bytes, max_macs, max_latency_ms, max_memory_bytes: limits on these, or None.
+        relative: whether ``max_drop`` is a share of the original's metric instead of a difference.
+        max_group_drop: the largest loss of any class or group, like ``max_drop``, or None.
 
     Raises:
         GoalError: a limit that no network can meet or that means nothing.
@@ -138,6 +141,11 @@ class Goal:
     minimize: Quantity = "size"
     max_size_bytes: int | None = None
     max_macs: int | None = None
+    max_package_bytes: int | None = None
+    max_latency_ms: float | None = None
+    max_memory_bytes: int | None = None
+    relative: bool = False
+    max_group_drop: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.max_drop) and 0.0 <= self.max_drop < 1.0):
@@ -146,25 +154,43 @@ class Goal:
                 f"max_drop = {self.max_drop!r}",
                 "give it in points, like --max-drop 1pp, or as a fraction, like 0.01",
             )
+        if self.max_group_drop is not None and not (math.isfinite(self.max_group_drop) and 0 < self.max_group_drop < 1):
+            raise GoalError(
+                "The largest drop of a group must lie between 0 and 1 (0 to 100 points).",
+                f"max_group_drop = {self.max_group_drop!r}",
+                "give it in points, like --max-group-drop 3pp, or as a fraction, like 0.03",
+            )
         if not (math.isfinite(self.confidence) and 0.5 < self.confidence < 1.0):
             raise GoalError(
                 "The confidence must lie between 50 % and 100 %, both excluded: no finite test makes anybody certain.",
                 f"confidence = {self.confidence!r}",
                 "95% is the usual choice",
             )
-        if self.minimize not in ("size", "macs"):
+        if self.minimize not in QUANTITIES:
             raise GoalError(
-                "What is minimised must be one of: size, macs.",
+                f"What is minimised must be one of: {', '.join(QUANTITIES)}.",
                 f"minimize = {self.minimize!r}",
                 "--minimize size",
             )
-        for name, value in (("max_size_bytes", self.max_size_bytes), ("max_macs", self.max_macs)):
-            if value is not None and value <= 0:
+        for quantity, value in self.limits.items():
+            if not (math.isfinite(value) and value > 0):
                 raise GoalError(
                     "A limit must leave room for a network.",
-                    f"{name} = {value!r}",
+                    f"a limit on {quantity} of {value!r}",
                     "give a positive number, or leave the limit out",
                 )
+
+    @property
+    def limits(self) -> dict[Quantity, float]:
+        """Quantity → its limit, for those that have one."""
+        found: dict[Quantity, float | None] = {
+            "size": self.max_size_bytes,
+            "package": self.max_package_bytes,
+            "macs": self.max_macs,
+            "latency": self.max_latency_ms,
+            "memory": self.max_memory_bytes,
+        }
+        return {quantity: float(value) for quantity, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,21 +221,49 @@ class Cost:
         size_bytes: bytes in the artefact for weights, biases and their scales.
         macs: multiply-accumulates for one sample.
         parameters: number of stored values.
+        package_bytes: bytes in the package, from the coder's own estimate; 0 where nobody asked.
+        milliseconds: in the target's runtime, from measurements of such layers; 0 where nobody asked.
     """
 
     size_bytes: int
     macs: int
     parameters: int
+    package_bytes: float = 0.0
+    milliseconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.size_bytes + other.size_bytes, self.macs + other.macs, self.parameters + other.parameters)
+        return Cost(*(a + b for a, b in zip(self.amounts, other.amounts, strict=True)))
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(self.size_bytes - other.size_bytes, self.macs - other.macs, self.parameters - other.parameters)
+        return Cost(*(a - b for a, b in zip(self.amounts, other.amounts, strict=True)))
+
+    @property
+    def amounts(self) -> tuple[int, int, int, float, float]:
+        """All figures, in the order of the attributes."""
+        return self.size_bytes, self.macs, self.parameters, self.package_bytes, self.milliseconds
+
+    def of(self, quantity: Quantity) -> float:
+        """The figure that a goal calls ``quantity``.
+
+        Raises:
+            KeyError: of "memory", which is no sum over layers.
+        """
+        amounts: dict[str, float] = {
+            "size": self.size_bytes,
+            "package": self.package_bytes,
+            "macs": self.macs,
+            "latency": self.milliseconds,
+        }
+        return amounts[quantity]
 
 
 Terms = tuple[int, int, int, int]
 """What multiplies (rows · columns, rows, columns, 1)."""
+
+RealTerms = tuple[float, float, float, float]
+"""The same of quantities that are estimated or measured."""
+
+_NOTHING: RealTerms = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +271,15 @@ class CostForm:
     """A layer's cost at any width: exact for every way of storing a weight of shape (rows, columns, kernel …).
 
     Attributes:
-        size_bytes, macs, parameters: terms of ``a·rows·columns + b·rows + c·columns + d``.
+        size_bytes, macs, parameters: terms of ``a·rows·columns + b·rows + c·columns + d``, exact.
+        package_bytes, milliseconds: the same, fitted.
     """
 
     size_bytes: Terms
     macs: Terms
     parameters: Terms
+    package_bytes: RealTerms = _NOTHING
+    milliseconds: RealTerms = _NOTHING
 
     def at(self, rows: int, columns: int) -> Cost:
         """The cost when this many rows and columns of the weight are left."""
@@ -231,7 +288,20 @@ class CostForm:
             sum(a * b for a, b in zip(terms, widths, strict=True))
             for terms in (self.size_bytes, self.macs, self.parameters)
         )
-        return Cost(size, macs, parameters)
+        package, milliseconds = (
+            sum(a * b for a, b in zip(terms, widths, strict=True)) for terms in (self.package_bytes, self.milliseconds)
+        )
+        return Cost(size, macs, parameters, package, milliseconds)
+
+    def terms(self, quantity: Quantity) -> RealTerms:
+        """The terms of what a goal calls ``quantity``."""
+        forms: dict[str, RealTerms] = {
+            "size": self.size_bytes,
+            "package": self.package_bytes,
+            "macs": self.macs,
+            "latency": self.milliseconds,
+        }
+        return forms[quantity]
 
 
 @dataclass(frozen=True, slots=True)

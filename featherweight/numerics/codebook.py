@@ -30,7 +30,10 @@ def nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     wide = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
     if (x.dtype, codebook.dtype) != (wide, wide):  # halves are too coarse for the middle of two neighbours
         return nearest(x.to(wide), codebook.to(wide)).to(x.dtype)
-    return codebook[torch.bucketize(x.contiguous(), (codebook[1:] + codebook[:-1]) / 2)]
+    lower, upper = codebook[:-1], codebook[1:]
+    # The middle of two subnormal neighbours rounds onto one of them: the upper one must stay above its boundary.
+    middle = torch.minimum((lower + upper) / 2, torch.nextafter(upper, lower))
+    return codebook[torch.bucketize(x.contiguous(), middle)]
 
 
 def fit_codebook(

@@ -2,7 +2,8 @@
 
 For 0/1 metrics the coverage of a rule is summed over all outcomes that matter (their probability is trinomial), for
 Newcombe's, which needs the accuracies too, over drawn outcomes. Drops are taken evenly and just above the bounds of
-outcomes that are likely, where coverage is lowest. For other metrics differences are drawn.
+outcomes that are likely, where coverage is lowest. For other metrics differences are drawn; for figures of a whole
+set, limits relative to the original and several groups at once, whole studies are.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from pathlib import Path
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from featherweight.audit.bounds import MOST_EXACT, answers_bound, bootstrap, newcombe, tango
-from featherweight.audit.exact import Floats, exact, upper_share
+from featherweight.audit import resampling
+from featherweight.audit.bounds import MOST_EXACT, answers_bound, bootstrap, newcombe, shares_bound, tango
+from featherweight.audit.exact import Floats, exact, lower_share, upper_share
+from featherweight.audit.measure import bounded
+from featherweight.contracts import DataError
+from featherweight.tasks.metrics import METRICS, SetMetric
 
 CONFIDENCE = 0.95
 SAMPLES = (50, 200, 1_000, 10_000)
@@ -223,10 +228,111 @@ def differences() -> dict[str, dict[str, float]]:
     return rows
 
 
+STUDIES = 2_000
+RESAMPLES_OF_A_STUDY = 199  # instead of 999: their own luck is in every study, and averages out over so many
+
+
+@dataclass(frozen=True)
+class World:
+    """Where studies of a figure of a set are drawn from: Gaussian logits, and an artefact that blurs them.
+
+    Attributes:
+        metric: its name.
+        priors: of the classes.
+        apart: what the right logit has more, in standard deviations.
+        blur: standard deviation of what the artefact adds.
+    """
+
+    metric: str
+    priors: tuple[float, ...]
+    apart: float
+    blur: float
+
+    def draw(self, samples: int, random: np.random.Generator) -> tuple[Floats, Floats, np.ndarray]:
+        """Outputs of both, and labels."""
+        labels = random.choice(len(self.priors), size=samples, p=self.priors)
+        before = random.normal(size=(samples, len(self.priors)))
+        before[np.arange(samples), labels] += self.apart
+        after = before + self.blur * random.normal(size=before.shape)
+        after[np.arange(samples), labels] -= 0.3 * self.blur
+        return before, after, labels
+
+    def truth(self) -> float:
+        """The drop in two million samples."""
+        metric, random, found = METRICS[self.metric], np.random.default_rng(99), []
+        assert isinstance(metric, SetMetric)
+        for _ in range(20):
+            before, after, labels = self.draw(100_000, random)
+            found.append(metric.sign * (metric.value(before, labels) - metric.value(after, labels))[0])
+        return float(np.mean(found))
+
+
+_UNEVEN, _RARE = (0.6, 0.3, 0.1), (0.85, 0.15)
+WORLDS = (
+    (World("f1", _UNEVEN, 2.0, 0.5), (150, 300, 600)),
+    (World("f1", (0.1,) * 10, 2.0, 0.5), (100, 300)),
+    (World("f1-binary", _RARE, 2.0, 0.5), (300, 500)),
+    (World("auc", _RARE, 2.0, 0.5), (200, 400)),
+    (World("auc", _RARE, 3.5, 1.0), (300,)),
+    (World("auc", _UNEVEN, 2.0, 0.5), (150,)),
+    (World("map", _UNEVEN, 2.0, 0.5), (150,)),
+    (World("perplexity", _UNEVEN, 2.0, 0.5), (100, 300, 1_000)),
+)
+
+
+def figures() -> dict[str, dict[str, object]]:
+    """Coverage of the bounds on figures of a set; studies that are refused make no claim and don't count."""
+    rows: dict[str, dict[str, object]] = {}
+    resampling.RESAMPLES = RESAMPLES_OF_A_STUDY
+    for world, sizes in WORLDS:
+        truth = world.truth()
+        for samples in sizes:
+            random, held, margins, refused = np.random.default_rng(samples), [], [], 0
+            for _ in range(STUDIES):
+                before, after, labels = world.draw(samples, random)
+                try:
+                    bound = bounded(METRICS[world.metric], (before, after), labels, CONFIDENCE)[2]
+                except DataError:
+                    refused += 1
+                    continue
+                held.append(bound.upper >= truth)
+                margins.append(bound.upper - bound.drop)
+            name = f"{world.metric}, {len(world.priors)} classes, {world.apart} apart, {samples} samples"
+            rows[name] = {
+                "coverage": round(float(np.mean(held)), 4),
+                "drop": round(truth, 4),
+                "median_margin": round(float(np.median(margins)), 4),
+                "refused": refused,
+            }
+            print(f"{name}: {rows[name]}", flush=True)
+    return rows
+
+
+def shares() -> dict[str, float]:
+    """How often relative limits let through what just breaks them, and how often every group's bound holds."""
+    random, studies, allowed = np.random.default_rng(0), 20_000, 0.05
+    rows: dict[str, float] = {}
+    for samples, level in ((200, 0.6), (1_000, 0.9)):
+        right = random.binomial(samples, level, studies)
+        lost = random.binomial(right, allowed)
+        through = [
+            shares_bound(b, 0, samples, 1.0 - 0.9 * 0.05)[0] <= allowed * lower_share(r, samples, 1.0 - 0.1 * 0.05)
+            for b, r in zip(lost.tolist(), right.tolist(), strict=True)
+        ]
+        rows[f"relative, {samples} samples, {level}"] = round(1.0 - float(np.mean(through)), 4)
+    for groups, members in ((10, 100), (50, 40)):
+        drawn = random.multinomial(members, (0.10, 0.02, 0.88), size=(STUDIES, groups)).reshape(-1, 3)
+        uppers = [shares_bound(b, c, members, 1.0 - 0.05 / groups)[0] for b, c, _ in drawn.tolist()]
+        held = (np.reshape(uppers, (STUDIES, groups)) >= 0.08).all(axis=1)
+        rows[f"all of {groups} groups of {members}"] = round(float(held.mean()), 4)
+    return rows
+
+
 def main() -> None:
     """Measure, print and write."""
     began = time.perf_counter()
-    result = {"confidence": CONFIDENCE, "answers": answers(), "bootstrap": differences()}
+    result = {"confidence": CONFIDENCE, "answers": answers(), "bootstrap": differences(), "shares": shares()}
+    result["figures"] = figures()
     for name, row in result["answers"].items():
         print(f"{name:16} lowest coverage {row['lowest_coverage']:.4f} at {row['at']}, margin {row['margin']:.3f}")
     for name, row in result["bootstrap"].items():

@@ -40,18 +40,19 @@ _REPEATS = 5
 Tensors = Mapping[str, np.ndarray]
 
 
-def _mnist() -> tuple[torch.Tensor, torch.Tensor]:
+def mnist(part: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """MNIST's "train" (60,000) or "t10k" images, (n, 784) between 0 and 1, and their digits."""
     need("mnist")
 
     def content(name: str, skip: int) -> np.ndarray:
         return np.frombuffer(gzip.decompress((ROOT / "mnist" / name).read_bytes()), dtype=np.uint8)[skip:].copy()
 
-    images = torch.from_numpy(content("train-images-idx3-ubyte.gz", 16)).reshape(-1, 784).float() / 255
-    return images, torch.from_numpy(content("train-labels-idx1-ubyte.gz", 8)).long()
+    images = torch.from_numpy(content(f"{part}-images-idx3-ubyte.gz", 16)).reshape(-1, 784).float() / 255
+    return images, torch.from_numpy(content(f"{part}-labels-idx1-ubyte.gz", 8)).long()
 
 
 def _lenet(epochs: int = 8, batch: int = 128) -> Tensors:
-    images, labels = _mnist()
+    images, labels = mnist("train")
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
     steps = epochs * (len(images) // batch)

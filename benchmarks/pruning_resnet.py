@@ -85,7 +85,7 @@ def _ours(depth: int, data: Data, images: torch.Tensor, labels: np.ndarray) -> d
         rows.append(row)
         print(f"ResNet-{depth}", row, flush=True)
     start = time.perf_counter()
-    table = build_table(network, evidence, calibration, CLASSIFICATION, _FINE, (), whole_bytes=network.cost.size_bytes)
+    table = build_table(network, evidence, calibration, CLASSIFICATION, _FINE, (), whole=network.cost)
     table = with_keeps(table, network, prunable, Grounds(evidence, calibration), CLASSIFICATION, _FINE)
     priced = time.perf_counter() - start
     allocated = list(_allocated((network, prunable, evidence), table, calibration, (images, labels)))

@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from _data import RESULTS, cifar10, cifar_resnet, imagenet_sample, mobilenet_v2
@@ -96,7 +96,9 @@ def _measure(name: str) -> dict[str, object]:
     evidence = observe(network, samples)
     times.append(time.perf_counter())
     whole = network.cost.size_bytes
-    table = build_table(network, evidence, samples, CLASSIFICATION, _CAPABILITY, METHODS, whole_bytes=whole)
+    table = build_table(
+        network, evidence, samples, CLASSIFICATION, _CAPABILITY, METHODS, whole=replace(network.cost, size_bytes=whole)
+    )
     times.append(time.perf_counter())
     seen, built, layers = times[1] - times[0], times[2] - times[1], len(network.layers)
     row: dict[str, object] = {

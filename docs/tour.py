@@ -110,7 +110,7 @@ stop(
 # 5. The table: all options of all families for every layer, each with its cost and what it does to the outputs.
 #    (A real run takes the whole file's bytes from the original's file; the weights' bytes do for a tour.)
 whole = network.cost.size_bytes
-table = build_table(network, seen, data.train, CLASSIFICATION, target.capability, METHODS, whole_bytes=whole)
+table = build_table(network, seen, data.train, CLASSIFICATION, target.capability, METHODS, whole=network.cost)
 stop(
     5,
     "One table holds the options of all families",
@@ -199,7 +199,7 @@ class PlainSVD:
 
 
 grown = build_table(
-    network, seen, data.train, CLASSIFICATION, target.capability, (*METHODS, PlainSVD()), whole_bytes=whole
+    network, seen, data.train, CLASSIFICATION, target.capability, (*METHODS, PlainSVD()), whole=network.cost
 )
 errors = {str(option.steps[0]): option.error for option in grown.options["hidden"] if len(option.steps) == 1}
 stop(

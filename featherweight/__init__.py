@@ -11,6 +11,7 @@ The public API is what stands here, and nothing else::
 __version__ = "0.1.0"
 
 from featherweight.api import (
+    advise,
     apply,
     compress,
     inspect,
@@ -19,12 +20,14 @@ from featherweight.api import (
     plan,
     quantize,
     read_plan,
+    read_rules,
     recalibrate,
     verify,
 )
 from featherweight.contracts import Certificate, FeatherweightError, Goal, Plan, Refusal, Step
 from featherweight.network import Network, capture
 from featherweight.pipeline import Outcome
+from featherweight.planning.rules import Rules
 from featherweight.targets import Target, target_by_name
 from featherweight.tasks import Data, Split, Task
 
@@ -37,10 +40,12 @@ __all__ = [
     "Outcome",
     "Plan",
     "Refusal",
+    "Rules",
     "Split",
     "Step",
     "Target",
     "Task",
+    "advise",
     "apply",
     "capture",
     "compress",
@@ -50,6 +55,7 @@ __all__ = [
     "plan",
     "quantize",
     "read_plan",
+    "read_rules",
     "recalibrate",
     "target_by_name",
     "verify",

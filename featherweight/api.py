@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from featherweight import stages
+from featherweight.advice import Advised
+from featherweight.advice import advise as advise_on
 from featherweight.audit.verify import outputs_of
 from featherweight.audit.verify import verify as certify_callables
 from featherweight.contracts import Certificate, DataError, Goal, Plan, PlanError, UsageError
-from featherweight.datafree import Quantized
+from featherweight.datafree import Quantized, noise
 from featherweight.datafree import quantize as quantize_without_data
 from featherweight.files import write_atomically
 from featherweight.frontends import load_model
@@ -23,6 +25,8 @@ from featherweight.methods.pruning import pruning_of
 from featherweight.network import Network, capture
 from featherweight.pipeline import Outcome, finish, first_plan, prepare, run_job
 from featherweight.planning.plans import plan_text, read_plan
+from featherweight.planning.rulebook import read_rules
+from featherweight.planning.rules import Rules, goal_of
 from featherweight.recalibration import Recalibration
 from featherweight.recalibration import recalibrate as fit_anew
 from featherweight.runs import Run
@@ -33,9 +37,12 @@ from featherweight.tasks import Data, Split, Task, example_of, task_by_name, val
 from featherweight.tasks import load_data as read_data
 
 __all__ = [
+    "Advised",
     "Inspection",
     "Outcome",
     "Quantized",
+    "Rules",
+    "advise",
     "apply",
     "compress",
     "inspect",
@@ -44,6 +51,7 @@ __all__ = [
     "plan",
     "quantize",
     "read_plan",
+    "read_rules",
     "recalibrate",
     "verify",
 ]
@@ -85,7 +93,7 @@ class Inspection:
             for la in network.layers
         ]  # fmt: skip
         return {
-            "cost": asdict(network.cost),
+            "cost": {name: getattr(network.cost, name) for name in ("size_bytes", "macs", "parameters")},
             "peak_activation_bytes": network.peak_activation_bytes,
             "layers": layers,
             "refusals": [asdict(refusal) for refusal in network.refusals],
@@ -116,22 +124,67 @@ def inspect(model: nn.Module, data: object) -> Inspection:
     return Inspection(capture(model, example_of(ready)))
 
 
+def advise(
+    model: nn.Module,
+    target: str | Target = "litert",
+    data: object | None = None,
+    *,
+    shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
+) -> Advised:
+    """Say what would help a model on a target and what would not, each with its reason, before anything is spent.
+
+    The original and a trial on int8 are made and timed in the target's runtime; no sample is looked at for its values.
+
+    Args:
+        model: the trained network; it is not changed.
+        target: where it will run.
+        data: gives the form of the inputs; or
+        shape: of one sample, batch left out, as for :func:`quantize`.
+
+    Raises:
+        FeatherweightError: see :mod:`featherweight.contracts`.
+    """
+    if (data is None) == (shape is None):
+        raise UsageError(
+            "The form of the inputs comes from data or from a shape.",
+            "neither" if data is None else "both",
+            "--data DATA, or --shape 3,32,32",
+        )
+    runtime = target_by_name(target) if isinstance(target, str) else target
+    if shape is None:
+        example = example_of(data if isinstance(data, Data) else Data.of(data))
+    else:
+        example = noise(model, _shapes(shape), 0)
+    return advise_on(capture(model, example), runtime)
+
+
+def _shapes(shape: Sequence[int] | Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """One shape or several, as several."""
+    several = [one for one in shape if not isinstance(one, int)]
+    return several or [shape]  # type: ignore[list-item]
+
+
 def _check_seed(seed: int) -> None:
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise UsageError("A seed is a whole number from 0 to 2⁶³ - 1.", repr(seed), "--seed 0")
 
 
-def _job(model: nn.Module, data: object, goal: Goal | None, target: str | Target, task: str | Task, seed: int) -> Job:
+def _job(
+    model: nn.Module, data: object, goal: Goal | Rules | None, target: str | Target, task: str | Task, seed: int
+) -> Job:
     _check_seed(seed)
+    rules = goal if isinstance(goal, Rules) else Rules()
+    wanted = goal_of(rules) if goal is None or isinstance(goal, Rules) else goal
     ready = target_by_name(target) if isinstance(target, str) else target
     kind = task_by_name(task) if isinstance(task, str) else task
-    return prepare(model, data if isinstance(data, Data) else Data.of(data), goal or Goal(), ready, kind, seed=seed)
+    samples = data if isinstance(data, Data) else Data.of(data)
+    return replace(prepare(model, samples, wanted, ready, kind, seed=seed), rules=rules)
 
 
 def compress(
     model: nn.Module,
     data: object,
-    goal: Goal | None = None,
+    goal: Goal | Rules | None = None,
     target: str | Target = "litert",
     *,
     task: str | Task = "classification",
@@ -145,7 +198,7 @@ def compress(
         data: a :class:`Data`, or ``{"train": (x, y), "validation": ..., "test": ...}``; labels may be missing.
             Without ``"train"`` calibration uses no data: its samples are synthesized from batch-norm statistics.
         goal: what to minimise, under which limits, how sure to be; None: the smallest file that loses at most 1 point,
-            95 % sure.
+            95 % sure. :class:`Rules` hold a goal, and say besides what may be done where.
         target: where it will run; see ``featherweight targets``.
         task: what the outputs mean: "classification" or "regression".
         out: the run's folder; a run that was stopped continues there.
@@ -160,7 +213,7 @@ def compress(
 def plan(
     model: nn.Module,
     data: object,
-    goal: Goal | None = None,
+    goal: Goal | Rules | None = None,
     target: str | Target = "litert",
     *,
     task: str | Task = "classification",
@@ -176,7 +229,8 @@ def plan(
     run = Run(Path(out), identity_of(job))
     with run.held():
         chosen = first_plan(run, stages.calibrated(run, job))[0]
-        if path.exists() and path.read_bytes() != plan_text(chosen).encode():
+        first = {made.read_bytes() for made in Path(out).glob("stages/3-plan-*/plan.yaml")}
+        if path.exists() and path.read_bytes() not in first:
             raise PlanError(
                 "A certified plan is not overwritten by a first one.",
                 f"{path} is the plan of the artefact beside it",
@@ -190,7 +244,7 @@ def apply(
     model: nn.Module,
     data: object,
     chosen: Plan,
-    goal: Goal | None = None,
+    goal: Goal | Rules | None = None,
     *,
     task: str | Task = "classification",
     out: str | Path = "featherweight-run",
@@ -213,10 +267,9 @@ def apply(
         pruning_of(chosen, job.prunable.coupling)
     run = Run(Path(out), {**identity_of(job), "plan": plan_text(chosen)})
     with run.held():
-        job = stages.calibrated(run, job)
-        _, table, original, _ = first_plan(run, job)
-        record, file = stages.attempt(run, job, 1, chosen, original)
-        return finish(run, job, table, original, [record], file)
+        ground = first_plan(run, stages.calibrated(run, job))[1]
+        record, file = stages.attempt(run, ground.job, 1, chosen, ground.original)
+        return finish(run, ground, [record], file)
 
 
 def verify(
@@ -240,7 +293,7 @@ def verify(
     before, after = (runtime.load(Path(path)) for path in (original, artefact))
     outputs = outputs_of(before, Split.of((example_of(ready), None)))
     validate(ready, outputs.shape[1] if outputs.ndim > 1 else None, kind)
-    return certify_callables(before, after, ready.test, kind, goal or Goal())
+    return certify_callables(before, after, ready.test, kind, goal or Goal(), ready.class_names)
 
 
 def recalibrate(
@@ -297,5 +350,4 @@ def quantize(
     _check_seed(seed)
     runtime = target_by_name(target) if isinstance(target, str) else target
     kind = task_by_name(task) if isinstance(task, str) else task
-    shapes = [one for one in shape if not isinstance(one, int)]
-    return quantize_without_data(model, shapes or [shape], runtime, kind, Path(out), seed)  # type: ignore[list-item]
+    return quantize_without_data(model, _shapes(shape), runtime, kind, Path(out), seed)

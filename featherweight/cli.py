@@ -12,7 +12,8 @@ import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -24,7 +25,9 @@ from featherweight.demo import demo
 from featherweight.files import file_failure
 from featherweight.pipeline import Outcome
 from featherweight.planning.plans import read_plan
-from featherweight.quantities import byte_count, count, positive, share, sizes
+from featherweight.planning.rulebook import read_rules
+from featherweight.planning.rules import Rules, goal_of
+from featherweight.quantities import byte_count, count, milliseconds, positive, share, sizes
 from featherweight.records import to_json
 from featherweight.report import card_of, summary_lines
 from featherweight.targets import TARGETS, target_by_name
@@ -34,7 +37,7 @@ _MODEL = "file.py:function, package.module:function, or a .pt2 file"
 _DATA = "file.py:function giving train/validation/test, or a folder of images by class"
 _CODES = """\
 exit codes: 0 goal met · 1 unexpected · 2 usage · 3 model · 4 data · 5 goal · 6 target · 7 run folder · 8 plan ·
-            9 lowering · 10 goal not met (the nearest result is there, marked as unmet)"""
+            9 lowering · 10 goal not met (the nearest result is there, marked as unmet) · 11 limits out of reach"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,24 +73,44 @@ def _task_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _goal_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-drop", metavar="1pp", default="1pp", help="largest loss of the metric (default: 1pp)")
-    parser.add_argument("--confidence", metavar="95%", default="95%", help="how sure to be (default: 95%%)")
-    parser.add_argument("--minimize", default="size", help="size or macs (default: size)")
+    parser.add_argument("--max-drop", metavar="1pp", help="largest loss of the metric (default: 1pp)")
+    parser.add_argument("--relative", action="store_true", help="--max-drop is a share of the original's metric")
+    parser.add_argument("--max-group-drop", metavar="3pp", help="largest loss of any class or group")
+    parser.add_argument("--confidence", metavar="95%", help="how sure to be (default: 95%%)")
+    parser.add_argument("--minimize", metavar="WHAT", help="size, package, macs, latency or memory (default: size)")
     parser.add_argument("--max-size", metavar="2MB", help="limit on the file")
+    parser.add_argument("--max-package", metavar="1MB", help="limit on the package, what is downloaded")
     parser.add_argument("--max-macs", metavar="40M", help="limit on multiply-accumulates for one sample")
+    parser.add_argument("--max-latency", metavar="5ms", help="limit on the time for one sample, measured here")
+    parser.add_argument("--max-memory", metavar="512KB", help="limit on activations at their peak")
+
+
+_GOAL_WORDS: Mapping[str, Callable[[str], float | int | str]] = {
+    "max_drop": share, "confidence": share, "minimize": str, "max_size": byte_count, "max_macs": count,
+    "max_package": byte_count, "max_latency": milliseconds, "max_memory": byte_count, "max_group_drop": share,
+}  # fmt: skip
+_GOAL_FIELDS = {
+    "max_size": "max_size_bytes", "max_package": "max_package_bytes", "max_latency": "max_latency_ms",
+    "max_memory": "max_memory_bytes",
+}  # fmt: skip
+
+
+def _rules(args: argparse.Namespace) -> Rules:
+    """The rules' file, if there is one, with what stands on the command line in place of what it says of the goal."""
+    rules = read_rules(args.rules) if getattr(args, "rules", None) else Rules()
+    given = {word: getattr(args, word) for word in _GOAL_WORDS}
+    words = {_GOAL_FIELDS.get(word, word): _GOAL_WORDS[word](text) for word, text in given.items() if text is not None}
+    return replace(rules, goal={**rules.goal, **words, **({"relative": True} if args.relative else {})})
 
 
 def _goal(args: argparse.Namespace) -> Goal:
-    return Goal(
-        max_drop=share(args.max_drop),
-        confidence=share(args.confidence),
-        minimize=args.minimize,
-        max_size_bytes=None if args.max_size is None else byte_count(args.max_size),
-        max_macs=None if args.max_macs is None else count(args.max_macs),
-    )
+    return goal_of(_rules(args))
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rules", metavar="FILE", type=Path, help="what may be done where, and the goal: docs/rules.md"
+    )
     parser.add_argument("--data-free", action="store_true", help="calibrate on synthesized inputs: no training sample")
     _place_arguments(parser)
 
@@ -105,15 +128,19 @@ def _loaded(args: argparse.Namespace) -> tuple[nn.Module, Data, Task]:
 
 
 def _compress(args: argparse.Namespace) -> int:
-    goal, target = _goal(args), target_by_name(args.target)
+    rules, target = _rules(args), target_by_name(args.target)
     model, data, task = _loaded(args)
-    return _told(args, api.compress(model, data, goal, target, task=task, out=args.out, seed=args.seed))
+    return _told(args, api.compress(model, data, rules, target, task=task, out=args.out, seed=args.seed))
 
 
 def _told(args: argparse.Namespace, outcome: Outcome) -> int:
-    files = (
-        f"\nartefact {outcome.artefact}\nplan     {outcome.artefact.parent / 'plan.yaml'}\nreport   {outcome.report}"
-    )
+    places = {
+        "artefact": outcome.artefact,
+        "package": outcome.package,
+        "plan": outcome.artefact.parent / "plan.yaml",
+        "report": outcome.report,
+    }
+    files = "".join(f"\n{name:8} {path}" for name, path in places.items())
     _print(args, card_of(outcome.story), lambda: summary_lines(outcome.story) + files)
     return 0 if outcome.met else EXIT_UNMET
 
@@ -125,10 +152,30 @@ def _inspect(args: argparse.Namespace) -> int:
     return 0
 
 
+def _advise(args: argparse.Namespace) -> int:
+    target = target_by_name(args.target)
+    model = api.load_model(args.model, args.weights)
+    data = None if args.data is None else api.load_data(args.data, args.image_size)
+    found = api.advise(model, target, data, shape=args.shape)
+    _print(args, found.record(), found.text)
+    return 0
+
+
+def _advise_arguments(parser: argparse.ArgumentParser) -> None:
+    _network_arguments(parser)
+    parser.add_argument("--data", metavar="DATA", help=_DATA)
+    parser.add_argument("--image-size", metavar="H,W", help="resize images of a folder to this")
+    parser.add_argument(
+        "--shape", metavar="C,H,W", type=sizes, action="append",
+        help="in place of data: of one sample, batch left out; once for every input",
+    )  # fmt: skip
+    parser.add_argument("--target", default="litert", help="see `featherweight targets` (default: litert)")
+
+
 def _plan(args: argparse.Namespace) -> int:
-    goal, target = _goal(args), target_by_name(args.target)
+    rules, target = _rules(args), target_by_name(args.target)
     model, data, task = _loaded(args)
-    plan, path = api.plan(model, data, goal, target, task=task, out=args.out, seed=args.seed)
+    plan, path = api.plan(model, data, rules, target, task=task, out=args.out, seed=args.seed)
     record = {"plan": str(path), "predicted": dict(plan.predicted)}
     record["choices"] = {unit: describe(steps) for unit, steps in plan.choices.items()}
     _print(args, record, lambda: f"{path.read_text()}\nwritten to {path}")
@@ -137,7 +184,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    goal = _goal(args)
+    goal = _rules(args)
     target_by_name(plan.target)
     model, data, task = _loaded(args)
     return _told(args, api.apply(model, data, plan, goal, task=task, out=args.out, seed=args.seed))
@@ -273,6 +320,7 @@ def _parser() -> _Parser:
         if name == "apply":
             made.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan's YAML")
     _model_arguments(command("inspect", _inspect, "show a model's layers, what they cost, and what can't be changed"))
+    _advise_arguments(command("advise", _advise, "say what would help on a target and what would not, and why"))
     _quantize_arguments(command("quantize", _quantize, "int8 without any data; proves nothing about accuracy"))
     made = command("recalibrate", _recalibrate, "fit a finished run's activation ranges to a new environment")
     _model_arguments(made)

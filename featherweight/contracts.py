@@ -13,7 +13,8 @@ The errors, each with the exit code that the command line ends with::
     ├── TargetError               6   the target is unknown, or its extra isn't installed
     ├── RunError                  7   the run's folder can't be used or written
     ├── PlanError                 8   the plan doesn't fit this network, target or version
-    └── LoweringError             9   the target can't hold what the plan asks for
+    ├── LoweringError             9   the target can't hold what the plan asks for
+    └── OutOfReachError          11   the table shows already that no plan can meet the goal's limits
 
 A goal that was tried and not met is a result, not an error: the command line ends with ``EXIT_UNMET``.
 """
@@ -98,6 +99,12 @@ class LoweringError(FeatherweightError):
     exit_code = 9
 
 
+class OutOfReachError(FeatherweightError):
+    """The table shows that no plan can meet the goal's limits, before anything is made."""
+
+    exit_code = 11
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Something that can't be done, kept as data and shown in the report.
@@ -126,8 +133,9 @@ class Goal:
     Attributes:
         max_drop: the largest loss of the task's metric, as a fraction (0.01 is one point of accuracy).
         confidence: the probability that the certificate's bound must hold with, in (0.5, 1).
-        minimize: ``"size"`` (bytes of the artefact), ``"package"`` (bytes to download), ``"macs"`` (multiply-accumulates
-            for one sample), ``"latency"`` (milliseconds for one sample) or ``"memory"`` (peak bytes of activations).
+        minimize: ``"size"`` (bytes of the artefact), ``"package"`` (bytes to download), ``"macs"``
+            (multiply-accumulates for one sample), ``"latency"`` (milliseconds for one sample) or ``"memory"`` (peak
+            bytes of activations).
         max_size_bytes, max_package_bytes, max_macs, max_latency_ms, max_memory_bytes: limits on these, or None.
         relative: whether ``max_drop`` is a share of the original's metric instead of a difference.
         max_group_drop: the largest loss of any class or group, like ``max_drop``, or None.
@@ -191,6 +199,11 @@ class Goal:
             "memory": self.max_memory_bytes,
         }
         return {quantity: float(value) for quantity, value in found.items() if value is not None}
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What is minimised, then what is limited."""
+        return tuple(dict.fromkeys((self.minimize, *self.limits)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +440,7 @@ class Capability:
             (scales, zero points).
         bytes_per_layer: bytes of the file's own description of one weighted layer, about.
         dynamic_kinds: layer kinds with a kernel for int8 weights that puts real activations on int8 per inference.
+        bytes_per_integer: what an integer kernel's description takes more: the grids of its activations, about.
     """
 
     target: str
@@ -437,6 +451,7 @@ class Capability:
     bytes_per_channel: Mapping[str, int]
     bytes_per_layer: int
     dynamic_kinds: frozenset[str] = frozenset()
+    bytes_per_integer: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,6 +514,57 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Churn:
+    """How many answers changed, and from what to what. An answer is right where the labels say so.
+
+    Attributes:
+        samples: test samples.
+        changed: answers of the artefact that aren't the original's.
+        lost: of these, right before and wrong now.
+        gained: wrong before and right now.
+        both_wrong: wrong before and wrong now, but another answer.
+    """
+
+    samples: int
+    changed: int
+    lost: int
+    gained: int
+    both_wrong: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProof:
+    """What one class or group of test samples loses; all groups' bounds hold together.
+
+    Attributes:
+        group: its name.
+        samples: test samples in it.
+        original, artefact: the metric of both, in this group.
+        drop: how much worse the artefact is.
+        drop_bound: with the certificate's confidence no group's true drop lies above its bound; None where the group
+            has too few samples for any.
+        holds: whether the bound is at most the goal's drop of a group; also True where there is no such goal.
+        statement: the claim in one plain sentence, or why it can't be made.
+        samples_needed: samples of this group that would do at these rates; None where more don't help.
+        metric: what groups are measured by: the certificate's, or where that is a figure of the whole set, the mean
+            over samples that the task has.
+        points: whether it is a share, told in percent.
+    """
+
+    group: str
+    samples: int
+    original: float
+    artefact: float
+    drop: float
+    drop_bound: float | None
+    holds: bool
+    statement: str
+    samples_needed: int | None = None
+    metric: str = ""
+    points: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """What was measured on the artefact with data that no earlier stage saw, and whether the goal holds.
 
@@ -506,14 +572,24 @@ class Certificate:
         metric: the task's metric ("accuracy").
         samples: test samples used.
         original, artefact: the metric of both, in the target's own runtime.
-        drop: ``original - artefact``.
+        drop: how much worse the artefact is: ``original - artefact``, or the other way round where less is better.
         drop_bound: with probability ``confidence`` the true drop lies at or below this.
         confidence: of the bound.
-        bound_method: the name of the bound ("exact", "tango", "bootstrap").
+        bound_method: the name of the bound ("exact", "tango", "bootstrap", "worst-case").
         lost, gained: answers that turned wrong and that turned right; None where the metric isn't 0/1.
-        holds: whether ``drop_bound`` is at most the goal's drop.
+        holds: whether ``drop_bound`` is at most the goal's drop, and every group keeps its own limit.
         statement: the claim in one plain sentence, or why it can't be made.
         samples_needed: test samples that would do for the claim at these rates; None where more samples don't help.
+        higher_is_better: whether more of the metric is better.
+        points: whether the metric is a share, told in percent, and its differences in points.
+        limit: the largest drop allowed, like ``drop``; for a relative goal the share of what the original has at least.
+            None in certificates of earlier versions: the goal's own.
+        tested: what was tested, word for word.
+        smallest_provable: the smallest drop that a test set of this size could prove, without any answer lost; None
+            where the metric isn't 0/1.
+        churn: how many answers changed; None where outputs aren't answers.
+        groups: by class or group, the worst first.
+        looks: how many artefacts this run has shown its test data to, this one included.
     """
 
     metric: str
@@ -529,6 +605,14 @@ class Certificate:
     holds: bool
     statement: str
     samples_needed: int | None
+    higher_is_better: bool = True
+    points: bool = False
+    limit: float | None = None
+    tested: str = ""
+    smallest_provable: float | None = None
+    churn: Churn | None = None
+    groups: tuple[GroupProof, ...] = ()
+    looks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -545,6 +629,7 @@ class Attempt:
         plan: what was tried.
         expected_lost, expected_gained: forecast shares of answers that turn wrong and right; 0 where the metric isn't
             0/1.
+        package_bytes, milliseconds, memory_bytes: measured where the goal names them, else 0.
     """
 
     number: int
@@ -556,6 +641,20 @@ class Attempt:
     plan: Plan
     expected_lost: float = 0.0
     expected_gained: float = 0.0
+    package_bytes: float = 0.0
+    milliseconds: float = 0.0
+    memory_bytes: float = 0.0
+
+    def of(self, quantity: Quantity) -> float:
+        """The measured figure that a goal calls ``quantity``."""
+        amounts: dict[str, float] = {
+            "size": self.size_bytes,
+            "package": self.package_bytes,
+            "macs": self.macs,
+            "latency": self.milliseconds,
+            "memory": self.memory_bytes,
+        }
+        return amounts[quantity]
 
 
 @dataclass(frozen=True, slots=True)
@@ -658,11 +757,12 @@ class Side:
     Attributes:
         artefact: the file.
         macs, parameters: of the network inside.
-        peak_activation_bytes: of the captured graph for one sample, as float32.
+        peak_activation_bytes: of live activations while the file runs one sample, read off the file.
         timing: of the file in its runtime.
         operators_ms: (operator, milliseconds) in execution order, each timed alone.
         parts: where the file's bytes are.
         parity: with the network that it was lowered from.
+        package_bytes: of the file packed for download.
     """
 
     artefact: Artefact
@@ -673,6 +773,7 @@ class Side:
     operators_ms: tuple[tuple[str, float], ...]
     parts: Mapping[str, int]
     parity: Parity
+    package_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -694,6 +795,7 @@ class Story:
         device: the machine that timed it.
         labelled: whether labels were there; without them the original's own answers stand in.
         calibration: where the calibration samples come from, in words.
+        table: the options that the plan was chosen from, or None.
     """
 
     goal: Goal
@@ -713,3 +815,4 @@ class Story:
     labelled: bool
     units: tuple[UnitStory, ...] = ()
     calibration: str = "training samples"
+    table: Table | None = None

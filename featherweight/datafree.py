@@ -21,6 +21,7 @@ from featherweight.files import write_atomically
 from featherweight.methods import METHODS
 from featherweight.methods.apply import apply, neutral_subject
 from featherweight.network import Network, capture, fold_batch_norm
+from featherweight.network.checks import check_precision
 from featherweight.network.equalizing import equalized
 from featherweight.network.grids import Compressed, save_compressed
 from featherweight.network.surgery import Slim
@@ -99,11 +100,12 @@ def quantize(
 
     Raises:
         UsageError: a shape isn't one.
-        ModelError: the model can't be captured on such inputs.
+        ModelError: the model can't be captured on such inputs, or doesn't compute in float32.
         PlanError: the target has no int8 kernel for any layer.
         LoweringError: the file doesn't compute what its simulation does.
     """
-    captured = capture(model, _noise(model, shapes, seed))
+    captured = capture(model, noise(model, shapes, seed))
+    check_precision(captured.module, captured.example, target.name)
     identity = {
         "quantize": "without data",
         "model": captured.fingerprint(),
@@ -208,8 +210,12 @@ def _statement(warning: str) -> str:
     return f"{words} Mind: {warning}." if warning else words
 
 
-def _noise(model: nn.Module, shapes: Sequence[Shape], seed: int) -> tuple[torch.Tensor, ...]:
-    """Two samples of noise, in the type of the model's weights."""
+def noise(model: nn.Module, shapes: Sequence[Shape], seed: int) -> tuple[torch.Tensor, ...]:
+    """Two samples of noise, in the type of the model's weights.
+
+    Raises:
+        UsageError: a shape isn't one.
+    """
     generator = torch.Generator().manual_seed(seed)
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     if not shapes:

@@ -40,15 +40,12 @@ def promises(attempt: Attempt, goal: Goal, test_samples: int) -> bool:
 
 def best_attempt(attempts: Sequence[tuple[Attempt, Made]], goal: Goal, test_samples: int) -> tuple[Attempt, Made]:
     """The cheapest attempt that promises to hold; where none does, the one that comes nearest."""
-    quantity = (lambda one: one[0].size_bytes) if goal.minimize == "size" else (lambda one: one[0].macs)
     fitting = [one for one in attempts if promises(one[0], goal, test_samples) and within(one[0], goal)]
     if fitting:
-        return min(fitting, key=quantity)
+        return min(fitting, key=lambda one: one[0].of(goal.minimize))
     return min(attempts, key=lambda one: (not within(one[0], goal), projected_bound(one[0], test_samples)))
 
 
 def within(attempt: Attempt, goal: Goal) -> bool:
-    """Whether the file keeps the goal's limits on bytes and MACs."""
-    return (goal.max_size_bytes is None or attempt.size_bytes <= goal.max_size_bytes) and (
-        goal.max_macs is None or attempt.macs <= goal.max_macs
-    )
+    """Whether the file keeps the goal's limits, as measured."""
+    return all(attempt.of(quantity) <= limit for quantity, limit in goal.limits.items())

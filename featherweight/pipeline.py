@@ -7,8 +7,9 @@ capture ─► observe ─► options ─► allocate ─► apply ─► recove
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,17 @@ from featherweight import stages
 from featherweight.contracts import Attempt, Certificate, Goal, Plan, PlanError, Story, Table
 from featherweight.files import write_atomically
 from featherweight.judgement import best_attempt, promises
-from featherweight.methods import FAMILIES, Method, Pruning
+from featherweight.methods import FOR_PACKAGES, METHODS, Method, Pruning
 from featherweight.network import capture, fold_batch_norm
+from featherweight.network.checks import check_precision
 from featherweight.observation.evidence import Evidence
-from featherweight.planning import Trial, allocate, cheapest, gentlest, next_budget, starting_budget
+from featherweight.planning import Peak, Trial, allocate, cheapest, check_reach, gentlest, next_budget, starting_budget
+from featherweight.planning.latencies import cached_latencies
+from featherweight.planning.latency import with_latency
+from featherweight.planning.memory import Liveness
+from featherweight.planning.pins import with_pins
 from featherweight.planning.plans import plan_of, plan_text
+from featherweight.planning.restriction import restricted, untouched_layers
 from featherweight.report import write_report
 from featherweight.runs import Run
 from featherweight.stages import Job, Made, Reference
@@ -47,6 +54,7 @@ class Outcome:
         story: everything the report tells.
         artefact, original: the files for the target.
         report, card: the page and the model card.
+        package: the artefact packed for download; ``featherweight unpack`` gives it back byte for byte.
     """
 
     met: bool
@@ -58,6 +66,7 @@ class Outcome:
     original: Path
     report: Path
     card: Path
+    package: Path
 
 
 def prepare(
@@ -66,14 +75,17 @@ def prepare(
     goal: Goal,
     target: Target,
     task: Task,
-    families: Sequence[Pruning | Method] = FAMILIES,
+    families: Sequence[Pruning | Method] | None = None,
     seed: int = 0,
 ) -> Job:
     """Capture the model, check the data, fold batch normalisation, and set calibration samples apart.
 
-    A data-free job has none yet: the run synthesizes them.
+    A data-free job has none yet: the run synthesizes them. Without families all are tried that the goal has a use for.
     """
+    if families is None:
+        families = (Pruning(), *(FOR_PACKAGES if "package" in goal.quantities else METHODS))
     captured = capture(model, example_of(data))
+    check_precision(captured.module, captured.example, target.name)
     validate(data, captured.output_shape[0] if captured.output_shape else None, task)
     network = fold_batch_norm(captured)
     drawn = np.random.default_rng(seed).permutation(len(data.train))[:CALIBRATION_SAMPLES]
@@ -83,15 +95,76 @@ def prepare(
     return Job(captured, network, data, calibration, task, goal, target, methods, seed, pruning)
 
 
-def first_plan(run: Run, job: Job) -> tuple[Plan, Table, Reference, Evidence]:
-    """Observe, build the table, and choose once: what `featherweight plan` prints."""
+@dataclass(frozen=True)
+class Ground:
+    """What every plan of a run is chosen from.
+
+    Attributes:
+        job: with what the rules leave untouched.
+        original: in the target's runtime.
+        seen: of the calibration samples.
+        table: all options.
+        allowed: those that the rules leave.
+        start: the first budget of divergence.
+    """
+
+    job: Job
+    original: Reference
+    seen: Evidence
+    table: Table
+    allowed: Table
+    start: float
+
+    @functools.cached_property
+    def peak(self) -> Peak | None:
+        """Peak bytes of a choice, where the goal speaks of memory."""
+        job = self.job
+        if "memory" not in job.goal.quantities:
+            return None
+        coupling = job.prunable.coupling if job.prunable else None
+        return Liveness(job.network, job.target, self.table, job.methods, coupling).peak_bytes
+
+    def choose(self, budget: float) -> tuple[Plan, bool]:
+        """The plan under a budget, and whether nothing cheaper is left; unmet limits get the gentlest plan."""
+        goal, peak = self.job.goal, self.peak
+        choice = allocate(self.allowed, goal, budget, peak) or gentlest(self.allowed, goal, peak)
+        extreme = cheapest(self.allowed, goal, peak)
+        chosen = extreme if choice is None else choice
+        return plan_of(self.job.captured.fingerprint(), self.job.target.name, chosen), chosen == extreme
+
+
+def prepared(run: Run, job: Job) -> Ground:
+    """Observe, and build the table.
+
+    Raises:
+        PlanError: rules that don't fit the network.
+        OutOfReachError: no plan can meet the goal's limits.
+    """
     original = stages.reference(run, job)
     seen = stages.evidence(run, job)
     table = stages.table(run, job, seen, original)
+    table = with_pins(table, job.network, job.rules, seen, job.capability, job.methods)
+    if "latency" in job.goal.quantities:
+        coupling = job.prunable.coupling if job.prunable else None
+        table = with_latency(table, job.network, job.target, job.methods, cached_latencies(job.target), coupling)
+    job = replace(job, untouched=untouched_layers(table, job.network, job.rules))
+    allowed = restricted(table, job.network, job.rules)
     start = starting_budget(seen.outputs.numpy(), job.task, job.goal.max_drop)
-    plan = _choose(job, table, start)[0]
+    ground = Ground(job, original, seen, table, allowed, start)
+    check_reach(allowed, job.goal, ground.peak)
+    return ground
+
+
+def first_plan(run: Run, job: Job) -> tuple[Plan, Ground]:
+    """Prepare and choose once: what `featherweight plan` prints.
+
+    Raises:
+        PlanError: somebody edited the folder's plan.
+    """
+    ground = prepared(run, job)
+    plan = ground.choose(ground.start)[0]
     _keep_edits(run.folder, plan)
-    return plan, table, original, seen
+    return stages.first_plan(run, job.goal, plan), ground
 
 
 def _keep_edits(folder: Path, first: Plan) -> None:
@@ -106,24 +179,15 @@ def _keep_edits(folder: Path, first: Plan) -> None:
         )
 
 
-def _choose(job: Job, table: Table, budget: float) -> tuple[Plan, bool]:
-    """The plan under a budget, and whether nothing cheaper is left; limits that can't be met get the nearest plan."""
-    choice = allocate(table, job.goal, budget) or gentlest(table, job.goal)
-    least = cheapest(table, job.goal)
-    chosen = least if choice is None else choice
-    return plan_of(job.captured.fingerprint(), job.target.name, chosen), chosen == least
-
-
-def correct(run: Run, job: Job, table: Table, seen: Evidence, original: Reference) -> list[tuple[Attempt, Made]]:
+def correct(run: Run, ground: Ground) -> list[tuple[Attempt, Made]]:
     """Plan, make, measure on validation data, and plan again until the goal is met as cheaply as it can be."""
-    start = starting_budget(seen.outputs.numpy(), job.task, job.goal.max_drop)
-    trials: list[Trial] = []
+    job, trials = ground.job, list[Trial]()
     tried: dict[str, tuple[Attempt, Made]] = {}
-    while len(trials) < MOST_ATTEMPTS and (budget := next_budget(trials, start)) is not None:
-        chosen, exhausted = _choose(job, table, budget)
+    while len(trials) < MOST_ATTEMPTS and (budget := next_budget(trials, ground.start)) is not None:
+        chosen, exhausted = ground.choose(budget)
         name = str(chosen.choices)
         if name not in tried:
-            tried[name] = stages.attempt(run, job, len(tried) + 1, chosen, original)
+            tried[name] = stages.attempt(run, job, len(tried) + 1, chosen, ground.original)
         record = tried[name][0]
         passed = promises(record, job.goal, len(job.data.test))
         trials.append(Trial(budget, record.predicted_divergence, record.measured_divergence, passed, exhausted))
@@ -134,25 +198,26 @@ def run_job(job: Job, out: Path) -> Outcome:
     """Plan, make, correct, certify and report, in the run's folder; a run that was stopped continues there."""
     run = Run(out, identity_of(job))
     with run.held():
-        job = stages.calibrated(run, job)
-        _, table, original, seen = first_plan(run, job)
-        attempts = correct(run, job, table, seen, original)
+        _, ground = first_plan(run, stages.calibrated(run, job))
+        attempts = correct(run, ground)
         _, file = best_attempt(attempts, job.goal, len(job.data.test))
-        return finish(run, job, table, original, [record for record, _ in attempts], file)
+        return finish(run, ground, [record for record, _ in attempts], file)
 
 
-def finish(run: Run, job: Job, table: Table, original: Reference, attempts: Sequence[Attempt], file: Made) -> Outcome:
-    """Certify on test data, time, and report."""
-    chosen = file.plan
+def finish(run: Run, ground: Ground, attempts: Sequence[Attempt], file: Made) -> Outcome:
+    """Certify on test data, time, pack and report."""
+    job, original, chosen = ground.job, ground.original, file.plan
     certificate = stages.certificate(run, job, original, file)
     clock = stages.clocked(run, job, original, file)
-    story = story_of(job, table, chosen, (original, file), certificate, clock, tuple(attempts))
+    packed = stages.packages(run, original, file)
+    story = story_of(job, ground.table, chosen, (original, file, packed), certificate, clock, tuple(attempts))
     report, card = write_report(story, run.folder)
     kept = {}
-    for name, path in (("artefact", file.path), ("original", original.path)):
+    for name, path in (("artefact", file.path), ("original", original.path), ("package", packed[1])):
         kept[name] = run.folder / path.name
         write_atomically(kept[name], path.read_bytes())
     write_atomically(run.folder / "plan.yaml", (file.folder / "plan.yaml").read_bytes())
     return Outcome(
-        story.met, story.verdict, certificate, chosen, story, kept["artefact"], kept["original"], report, card
-    )
+        story.met, story.verdict, certificate, chosen, story, kept["artefact"], kept["original"], report, card,
+        kept["package"],
+    )  # fmt: skip

@@ -11,6 +11,8 @@ _NUMBER = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 _SHARE = re.compile(_NUMBER + r"\s*(pp|points?|%|)")
 _BYTES = re.compile(_NUMBER + r"\s*(b|kb|mb|gb|kib|mib|gib|)", re.IGNORECASE)
 _COUNT = re.compile(_NUMBER + r"\s*(k|m|g|)", re.IGNORECASE)
+_TIME = re.compile(_NUMBER + r"\s*(us|µs|ms|s|)", re.IGNORECASE)
+_DURATIONS = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -56,6 +58,16 @@ def count(text: str) -> int:
     """
     number, unit = _match(_COUNT, text, "40M")
     return _whole(number, _MULTIPLES[unit.lower()])
+
+
+def milliseconds(text: str) -> float:
+    """A duration: ``"5ms"``, ``"800us"`` or ``"0.2 s"``; milliseconds where there is no unit.
+
+    Raises:
+        GoalError: it is none.
+    """
+    number, unit = _match(_TIME, text, "5ms")
+    return number * _DURATIONS[unit.lower()]
 
 
 def positive(text: str) -> int:

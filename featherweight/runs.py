@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -162,6 +163,24 @@ class Run:
         finally:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
+
+    def numbered(self, prefix: str, suffix: str, parts: Mapping[str, object]) -> str:
+        """``prefix-NN`` for stages that are many: the number under which these parts were made, or the next free one.
+
+        Args:
+            prefix: of the stages' names.
+            suffix: of the first stage that carries a number ("network").
+            parts: what that stage is made from.
+        """
+        key, numbers = key_of(parts), [0]
+        for place in sorted((self.folder / "stages").glob(f"{prefix}-*-{suffix}")):
+            found = re.fullmatch(rf"{re.escape(prefix)}-(\d{{2,4}})-{re.escape(suffix)}", place.name)
+            if found is None:
+                continue
+            if _finished(place, key):
+                return f"{prefix}-{found[1]}"
+            numbers.append(int(found[1]))
+        return f"{prefix}-{max(numbers) + 1:02d}"
 
 
 def _read_identity(path: Path) -> Mapping[str, object]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from featherweight.audit.forecast import forecast
+from featherweight.audit.ledger import note_look
 from featherweight.audit.verify import compare, labels_of, outputs_of, parity
 from featherweight.contracts import (
     Artefact,
@@ -37,12 +39,14 @@ from featherweight.network.grids import Compressed, load_grids, load_state, save
 from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import Evidence, load_evidence, observe, save_evidence
 from featherweight.observation.synthesis import STEPS, Synthesis, load_synthesis, save_synthesis, synthesize
+from featherweight.packaging import pack
 from featherweight.planning.plans import plan_text, read_plan, write_plan
+from featherweight.planning.rules import Rules
 from featherweight.planning.table import build_table
 from featherweight.planning.units import with_keeps
 from featherweight.records import from_json, read_record, to_json, write_record
 from featherweight.recovery import recover
-from featherweight.runs import Run
+from featherweight.runs import Run, key_of
 from featherweight.targets import Target
 from featherweight.tasks.data import Data, Split
 from featherweight.tasks.task import Task
@@ -68,6 +72,8 @@ class Job:
         seed: of every random choice.
         pruning: how channels are chosen; None leaves all of them.
         source: where the calibration samples come from, in words.
+        rules: what a person wants of the plan.
+        untouched: layers that nothing may change, as the rules say once the table is there.
     """
 
     captured: Network
@@ -81,6 +87,8 @@ class Job:
     seed: int = 0
     pruning: Pruning | None = None
     source: str = "training samples"
+    rules: Rules = field(default_factory=Rules)
+    untouched: frozenset[str] = frozenset()
 
     @functools.cached_property
     def prunable(self) -> Prunable | None:
@@ -183,20 +191,37 @@ def evidence(run: Run, job: Job) -> Evidence:
 
 
 def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
-    """Build the table of options."""
+    """Build the table of options; where the goal counts packages, options say what they take there."""
+    rated = "package" in job.goal.quantities
 
     def make(folder: Path) -> None:
-        whole = original.artefact.size_bytes
-        built = build_table(
-            job.network, seen, job.calibration, job.task, job.capability, job.methods, whole_bytes=whole
-        )
+        rate = _package_bytes(original.path) if rated else 0
+        whole = replace(job.network.cost, size_bytes=original.artefact.size_bytes, package_bytes=float(rate))
+        built = build_table(job.network, seen, job.calibration, job.task, job.capability, job.methods, whole=whole)
         if job.prunable is not None:
             built = with_keeps(built, job.network, job.prunable, _grounds(job, seen), job.task, job.capability)
         write_record(built, folder / "table.json")
 
     names = [method.name for method in job.methods]
-    key = {"methods": names, "pruning": job.pruning.criterion if job.pruning else None}
-    return run.stage("3-table", key, make, lambda folder: read_record(Table, folder / "table.json"))
+    key = {"methods": names, "pruning": job.pruning.criterion if job.pruning else None, "rated": rated}
+    return run.stage(
+        "3-table-rated" if rated else "3-table", key, make, lambda folder: read_record(Table, folder / "table.json")
+    )
+
+
+def _package_bytes(path: Path) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return pack(path, Path(folder) / "original.fwp")
+
+
+def first_plan(run: Run, goal: Goal, plan: Plan) -> Plan:
+    """The first plan for a goal, kept, so that a plan that somebody edited can be told from it."""
+    return run.stage(
+        f"3-plan-{key_of(asdict(goal))[:8]}",
+        {"plan": plan_text(plan)},
+        lambda folder: write_plan(plan, folder / "plan.yaml"),
+        lambda folder: plan,
+    )
 
 
 def _grounds(job: Job, seen: Evidence) -> Grounds:
@@ -210,7 +235,7 @@ def build(job: Job, plan: Plan, seen: Evidence) -> tuple[Slim, tuple[UnitStory, 
         What pruning left beside the dense network, its account, and the compressed network.
     """
     slim, told = pruned(job, plan, seen)
-    applied = apply(slim, plan, job.calibration, job.capability, job.methods, seed=job.seed)
+    applied = apply(slim, plan, job.calibration, job.capability, job.methods, seed=job.seed, untouched=job.untouched)
     return slim, told, recover(slim, applied, job.calibration, job.target)
 
 
@@ -247,7 +272,12 @@ def compressed(run: Run, job: Job, name: str, plan: Plan) -> tuple[Compressed, P
         network = rebuild(network, read_plan(folder / "plan.yaml"), load_state(folder), job.capability, job.methods)
         return Compressed(network, load_grids(folder)), folder
 
-    return run.stage(f"{name}-network", {"plan": plan_text(plan)}, make, load)
+    return run.stage(f"{name}-network", _made_from(job, plan), make, load)
+
+
+def _made_from(job: Job, plan: Plan) -> dict[str, object]:
+    untouched = {"untouched": sorted(job.untouched)} if job.untouched else {}
+    return {"plan": plan_text(plan), **untouched}
 
 
 @dataclass(frozen=True)
@@ -306,12 +336,15 @@ def made(run: Run, job: Job, name: str, plan: Plan) -> Made:
             units=from_json(tuple[UnitStory, ...], (state / "units.json").read_text()),
         )
 
-    return run.stage(f"{name}-artefact", {"plan": plan_text(plan)}, make, load)
+    return run.stage(f"{name}-artefact", _made_from(job, plan), make, load)
 
 
 def attempt(run: Run, job: Job, number: int, plan: Plan, original: Reference) -> tuple[Attempt, Made]:
-    """One turn of the correction loop: make the plan's file and measure it on validation data."""
-    name = f"4-attempt-{number:02d}"
+    """One turn of the correction loop: make the plan's file and measure it on validation data.
+
+    A plan that an earlier goal tried in this folder is not made again.
+    """
+    name = run.numbered("4-attempt", "network", _made_from(job, plan))
     file = made(run, job, name, plan)
 
     def make(folder: Path) -> None:
@@ -323,28 +356,54 @@ def attempt(run: Run, job: Job, number: int, plan: Plan, original: Reference) ->
         size = file.artefact.size_bytes
         labels = labels_of(validation, original.validation, job.task)
         expected = forecast(original.validation, outputs, labels, job.task, job.seed) if job.task.binary else (0.0, 0.0)
-        record = Attempt(number, predicted, measured, size, file.network.cost.macs, check, plan, *expected)
+        costs = _measured(job, original, file, folder)
+        record = Attempt(number, predicted, measured, size, file.network.cost.macs, check, plan, *expected, *costs)
         write_record(record, folder / "attempt.json")
 
     def load(folder: Path) -> Attempt:
-        return read_record(Attempt, folder / "attempt.json")
+        return replace(read_record(Attempt, folder / "attempt.json"), number=number)
 
-    return run.stage(f"{name}-check", {"plan": plan_text(plan)}, make, load), file
+    return run.stage(f"{name}-check", {**_made_from(job, plan), "goal": asdict(job.goal)}, make, load), file
+
+
+def _measured(job: Job, original: Reference, file: Made, folder: Path) -> tuple[float, float, float]:
+    """Package bytes, milliseconds and peak bytes of a file, as far as the goal speaks of them; else 0."""
+    wanted = job.goal.quantities
+    packed = pack(file.path, folder / "artefact.fwp") if "package" in wanted else 0
+    clock = job.target.benchmark([original.path, file.path], runs=100, threads=1) if "latency" in wanted else []
+    peak = job.target.peak_memory(file.path) if "memory" in wanted else 0
+    return float(packed), clock[1].median_ms if clock else 0.0, float(peak)
+
+
+def packages(run: Run, original: Reference, file: Made) -> tuple[Path, Path]:
+    """Both files packed for download."""
+    names = ("original.fwp", "artefact.fwp")
+
+    def make(folder: Path) -> None:
+        for path, name in zip((original.path, file.path), names, strict=True):
+            pack(path, folder / name)
+
+    def load(folder: Path) -> tuple[Path, Path]:
+        return folder / names[0], folder / names[1]
+
+    return run.stage("7-package", {"artefact": file.artefact.sha256}, make, load)
 
 
 def certificate(run: Run, job: Job, original: Reference, file: Made) -> Certificate:
-    """Run original and artefact on test data, once."""
+    """Run original and artefact on test data, once; the run's ledger says so before it happens."""
 
     def make(folder: Path) -> None:
         test = job.data.test
+        looks = note_look(run.folder, test.fingerprint("test"), file.artefact.sha256, asdict(job.goal))
         before = outputs_of(job.target.load(original.path), test, "running the original on test data")
         after = outputs_of(job.target.load(file.path), test, "running the artefact on test data")
         np.save(folder / "labels.npy", labels_of(test, before, job.task))
-        write_record(compare(before, after, test, job.task, job.goal), folder / "certificate.json")
+        made = compare(before, after, test, job.task, job.goal, job.data.class_names)
+        write_record(replace(made, looks=looks), folder / "certificate.json")
 
     return run.stage(
         "5-certificate",
-        {"artefact": file.artefact.sha256},
+        {"artefact": file.artefact.sha256, "goal": asdict(job.goal)},
         make,
         lambda folder: read_record(Certificate, folder / "certificate.json"),
     )

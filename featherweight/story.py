@@ -15,6 +15,7 @@ from featherweight.contracts import (
     LayerStory,
     Option,
     Plan,
+    Quantity,
     Side,
     Story,
     Table,
@@ -25,7 +26,10 @@ from featherweight.methods.seam import PRUNING, layer_steps
 from featherweight.planning.widths import narrowed
 from featherweight.stages import Clocked, Job, Made, Reference
 
-_PACKAGES = ("featherweight", "torch", "numpy", "scipy", "litert-torch", "ai-edge-litert")
+_PACKAGES = (
+    *("featherweight", "torch", "numpy", "scipy", "litert-torch", "ai-edge-litert"),
+    *("onnx", "onnxscript", "onnxruntime"),
+)
 
 
 def versions() -> dict[str, str]:
@@ -40,13 +44,13 @@ def versions() -> dict[str, str]:
 
 
 def identity_of(job: Job) -> dict[str, object]:
-    """What makes a run this run: plain values."""
+    """What makes a run this run: plain values. Another goal is planned in the same folder, from the same table."""
     return {
         "model": job.captured.fingerprint(),
         "data": job.data.fingerprint(),
-        "goal": {name: getattr(job.goal, name) for name in Goal.__dataclass_fields__},
         "target": job.target.name,
         "task": job.task.name,
+        "metric": [job.task.metric.name, getattr(job.task.metric, "digest", "")],
         "methods": [*([f"pruning {job.pruning.criterion}"] if job.pruning else []), *(m.name for m in job.methods)],
         "seed": job.seed,
         **({"calibration": "synthesized"} if job.data.data_free else {}),
@@ -66,16 +70,30 @@ def device() -> str:
     return f"{name}, {platform.system()} {platform.machine()}"
 
 
-def verdict_of(goal: Goal, certificate: Certificate, file: Made) -> tuple[bool, str]:
+_EXCESSES: dict[Quantity, str] = {
+    "size": "Its file has {0:,.0f} bytes; the goal allows {1:,.0f}.",
+    "package": "Its package has {0:,.0f} bytes; the goal allows {1:,.0f}.",
+    "macs": "It takes {0:,.0f} MACs; the goal allows {1:,.0f}.",
+    "latency": "It takes {0:.3f} ms; the goal allows {1:.3f}.",
+    "memory": "Its activations take {0:,.0f} bytes at the peak; the goal allows {1:,.0f}.",
+}
+
+
+def verdict_of(goal: Goal, certificate: Certificate, side: Side) -> tuple[bool, str]:
     """Whether the goal holds with its limits, and the outcome in one sentence."""
-    size, macs = file.artefact.size_bytes, file.network.cost.macs
-    missed = []
-    if not certificate.holds:
-        missed.append(certificate.statement)
-    if goal.max_size_bytes is not None and size > goal.max_size_bytes:
-        missed.append(f"Its file has {size:,} bytes; the goal allows {goal.max_size_bytes:,}.")
-    if goal.max_macs is not None and macs > goal.max_macs:
-        missed.append(f"It takes {macs:,} MACs; the goal allows {goal.max_macs:,}.")
+    missed = [] if certificate.holds else [certificate.statement]
+    reached: dict[Quantity, float] = {
+        "size": side.artefact.size_bytes,
+        "package": side.package_bytes,
+        "macs": side.macs,
+        "latency": side.timing.median_ms,
+        "memory": side.peak_activation_bytes,
+    }
+    missed += [
+        _EXCESSES[quantity].format(reached[quantity], limit)
+        for quantity, limit in goal.limits.items()
+        if reached[quantity] > limit
+    ]
     if missed:
         return False, "Goal not met; this is the nearest result. " + " ".join(missed)
     return True, "Goal met. " + certificate.statement
@@ -132,24 +150,25 @@ def story_of(
     job: Job,
     table: Table,
     plan: Plan,
-    files: tuple[Reference, Made],
+    files: tuple[Reference, Made, tuple[Path, Path]],
     certificate: Certificate,
     clock: Clocked,
     attempts: tuple[Attempt, ...],
 ) -> Story:
     """Everything that a report tells."""
-    original, file = files
-    met, verdict = verdict_of(job.goal, certificate, file)
+    original, file, packed = files
+    before_packed, after_packed = (path.stat().st_size for path in packed)
     dense, small = job.captured, file.network
-    parts = job.target.parts
+    parts, peak = job.target.parts, job.target.peak_memory
     before = Side(
-        original.artefact, dense.cost.macs, dense.cost.parameters, dense.peak_activation_bytes, clock.original,
-        clock.original_operators, parts(original.path), original.parity,
+        original.artefact, dense.cost.macs, dense.cost.parameters, peak(original.path), clock.original,
+        clock.original_operators, parts(original.path), original.parity, before_packed,
     )  # fmt: skip
     after = Side(
-        file.artefact, small.cost.macs, small.cost.parameters, small.peak_activation_bytes, clock.artefact,
-        clock.artefact_operators, parts(file.path), file.parity,
+        file.artefact, small.cost.macs, small.cost.parameters, peak(file.path), clock.artefact,
+        clock.artefact_operators, parts(file.path), file.parity, after_packed,
     )  # fmt: skip
+    met, verdict = verdict_of(job.goal, certificate, after)
     data = job.data
     return Story(
         goal=job.goal,
@@ -179,4 +198,5 @@ def story_of(
         labelled=data.test.labels is not None,
         units=_units(table, plan, file.units),
         calibration=job.source,
+        table=table,
     )

@@ -24,7 +24,7 @@ LOOSE = fw.Goal(max_drop=0.5)
 PUBLIC = {
     *("Certificate", "Data", "FeatherweightError", "Goal", "Network", "Outcome", "Plan", "Refusal", "Split", "Step"),
     *("Target", "Task", "apply", "capture", "compress", "inspect", "load_data", "load_model", "plan", "read_plan"),
-    *("quantize", "recalibrate", "target_by_name", "verify"),
+    *("Rules", "advise", "quantize", "read_rules", "recalibrate", "target_by_name", "verify"),
 }
 
 
@@ -66,7 +66,7 @@ def test_the_words_of_the_main_job_stay() -> None:
 def test_every_error_is_one_of_ours_with_a_code_of_its_own() -> None:
     errors = [value for value in vars(contracts).values() if inspect.isclass(value) and issubclass(value, Exception)]
     codes = [error.exit_code for error in errors]
-    assert sorted(codes) == list(range(1, len(errors) + 1))
+    assert sorted([*codes, contracts.EXIT_UNMET]) == list(range(1, len(errors) + 2))
     assert all(issubclass(error, fw.FeatherweightError) for error in errors)
     assert contracts.EXIT_UNMET not in codes
 
@@ -156,9 +156,10 @@ def test_without_labels_the_originals_own_answers_count(outcome: fw.Outcome, tmp
 
 
 def test_without_a_goal_one_point_is_allowed(tmp_path: Path) -> None:
-    fw.plan(jobs.network(), jobs.data(), out=tmp_path)
-    goal = json.loads((tmp_path / "run.json").read_text())["goal"]
-    assert fw.Goal(**goal) == fw.Goal(max_drop=0.01, confidence=0.95, minimize="size")
+    plain = fw.plan(jobs.network(), jobs.data(), out=tmp_path)[0]
+    same = fw.plan(jobs.network(), jobs.data(), fw.Goal(0.01, 0.95, "size"), out=tmp_path)[0]
+    assert plain == same
+    assert len(list(tmp_path.glob("stages/3-plan-*"))) == 1
 
 
 # ----------------------------------------------------------------------------------------------------- plan and apply

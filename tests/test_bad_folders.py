@@ -28,9 +28,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_of_another_run(capsys, finished: Path) -> None:
     before = files(finished)
     for word, words in (
-        ("goal", [*job(), "--max-drop=40pp"]),
         ("seed", [*job(), LOOSE, "--seed", "1"]),
-        ("task", [*job(), LOOSE, "--task", "regression"]),
+        ("metric, task", [*job(), LOOSE, "--task", "regression"]),
         ("data", [*job(data="unlabelled"), LOOSE]),
     ):
         refused(capsys, 7, f"another run (other {word})", "compress", *words, "--out", finished)

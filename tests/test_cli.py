@@ -61,7 +61,7 @@ def test_compress_prints_the_card_as_json_and_nothing_else(capsys, finished: Pat
 
 def test_the_same_command_continues_and_makes_nothing_again(capsys, finished: Path) -> None:
     before = inodes(finished)
-    assert len(before) == 8
+    assert len(before) == 10
     assert compressed(capsys, finished).code == 0
     assert made_anew(finished, before) == set()
 
@@ -162,18 +162,34 @@ def test_a_test_set_that_is_too_small_says_how_large_it_must_be(capsys, finished
     assert re.search(r"too small for the claim: .+; about [\d,]+ test samples would do", verdict)
 
 
-def test_a_limit_below_reach_gets_the_nearest_file(capsys, tmp_path: Path) -> None:
-    verdict, card = unmet(capsys, tmp_path / "run", "compress", LOOSE, "--max-size", "100")
-    size = card["compressed"]["artefact"]["size_bytes"]
-    assert f"Its file has {size:,} bytes; the goal allows 100." in verdict
-    assert card["certificate"]["holds"] is True  # the drop is fine; it is the size that isn't
+def test_a_limit_below_reach_is_said_before_anything_is_made(capsys, tmp_path: Path) -> None:
+    told = tell(capsys, "compress", *job(), LOOSE, "--max-size", "100", "--out", tmp_path)
+    assert told.code == 11
+    found = re.search(
+        r"at most 100 bytes in the file, where the least in reach is ([\d,]+)\n  try: --max-size (\d+)", told.err
+    )
+    assert found, told.err
+    assert int(found[1].replace(",", "")) == int(found[2])
+    assert not list(tmp_path.glob("stages/4-*"))
+    assert tell(capsys, "plan", *job(), LOOSE, "--max-size", found[2], "--out", tmp_path).code == 0
 
 
 def test_both_limits_below_reach_are_both_told(capsys, tmp_path: Path) -> None:
     limits = [LOOSE, "--minimize", "macs", "--max-macs", "1", "--max-size", "1kB"]
-    verdict, card = unmet(capsys, tmp_path / "run", "compress", *limits)
-    assert "the goal allows 1,000." in verdict
-    assert f"It takes {card['compressed']['macs']:,} MACs; the goal allows 1." in verdict
+    told = tell(capsys, "compress", *job(), *limits, "--out", tmp_path)
+    assert told.code == 11
+    assert "at most 1,000 bytes in the file" in told.err
+    assert "at most 1 multiply-accumulates" in told.err
+
+
+def test_another_goal_is_planned_from_the_same_table(capsys, tmp_path: Path) -> None:
+    words = [*job(), LOOSE, "--out", tmp_path]
+    assert tell(capsys, "plan", *words).code == 0
+    table = next(tmp_path.glob("stages/3-table*"))
+    before = table.stat().st_ino
+    assert tell(capsys, "plan", *words, "--minimize", "macs").code == 0
+    assert table.stat().st_ino == before
+    assert len(list(tmp_path.glob("stages/3-plan-*"))) == 2
 
 
 # ---------------------------------------------------------------------------------------------------- plan and apply
@@ -257,8 +273,8 @@ def test_targets_are_listed(capsys) -> None:
     told = tell(capsys, "targets")
     assert told.code == 0
     assert re.match(r"litert +ready +float32, float16, int8\n", told.out)
-    (litert,) = json.loads(tell(capsys, "targets", "--json").out)
-    assert (litert["name"], litert["ready"]) == ("litert", True)
+    found = json.loads(tell(capsys, "targets", "--json").out)
+    assert [(one["name"], one["ready"]) for one in found] == [("litert", True), ("onnxruntime", True)]
 
 
 @pytest.mark.parametrize("words", [["--help"], ["compress", "--help"], ["verify", "--help"]])

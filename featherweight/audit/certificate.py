@@ -4,49 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from numpy.typing import ArrayLike
+import numpy as np
 from scipy.special import ndtri
 
-from featherweight.audit.bounds import FEWEST_DIFFERING, Bound, answers_bound, drop_bound, paired, tango, worst_case
+from featherweight.audit.bounds import FEWEST_DIFFERING, Bound, answers_bound, tango, worst_case
 from featherweight.audit.exact import upper_share
+from featherweight.audit.measure import Pair, measured
+from featherweight.audit.statement import Words, statement, tested
 from featherweight.contracts import Certificate, Goal
+from featherweight.tasks.metrics import Metric
 
 MOST_SAMPLES = 10**9  # a claim that needs more test samples than this can't be made in practice
 _RESOLUTION = 1000  # counts of samples are found to a thousandth
-_MOST_DIGITS = 6
 
 
-def certify(original_scores: ArrayLike, artefact_scores: ArrayLike, goal: Goal, metric: str) -> Certificate:
-    """Whether the artefact keeps the goal's drop, shown on test scores that no earlier stage saw.
+def certify(metric: Metric, pair: Pair, targets: np.ndarray, goal: Goal) -> Certificate:
+    """Whether the artefact keeps the goal's drop, shown on test samples that no earlier stage saw.
 
     Args:
-        original_scores, artefact_scores: per-sample scores of the same samples in the same order, higher is better,
-            shape (samples,); 0/1 for accuracy.
-        goal: its ``max_drop`` and ``confidence`` are used.
-        metric: the metric's name, for the statement.
+        metric: what is measured.
+        pair: outputs of the original and of the artefact for the same samples in the same order, (n, …) each.
+        targets: (n, …).
+        goal: its drop and confidence are used.
 
     Raises:
-        DataError: scores that can't be paired (see ``bounds.drop_bound``), or that no bound can be made from.
+        DataError: outputs that can't be paired, or that no bound can be made from (see ``measure.measured``).
     """
-    original, artefact = paired(original_scores, artefact_scores)
-    bound = drop_bound(original, artefact, goal.confidence)
-    needed = samples_needed(bound, goal.max_drop)
+    found = measured(metric, pair, targets, goal)
+    bound, words = found.bound, Words.of(metric, found.limit)
+    needed = samples_needed(bound, found.limit)
     return Certificate(
-        metric=metric,
+        metric=metric.name,
         samples=bound.samples,
-        original=float(original.mean()),
-        artefact=float(artefact.mean()),
+        original=found.original,
+        artefact=found.artefact,
         drop=bound.drop,
         drop_bound=bound.upper,
-        confidence=bound.confidence,
+        confidence=goal.confidence,
         bound_method=bound.method,
         lost=bound.lost,
         gained=bound.gained,
-        holds=bound.upper <= goal.max_drop,
-        statement=_statement(bound, goal.max_drop, metric, needed),
+        holds=bound.upper <= found.limit,
+        statement=statement(found, words, goal, needed),
         samples_needed=needed,
+        higher_is_better=metric.higher_is_better,
+        points=metric.points,
+        limit=found.limit,
+        tested=tested(found, words, goal),
+        smallest_provable=None if bound.lost is None else smallest_provable_drop(bound.samples, bound.confidence),
     )
 
 
@@ -73,8 +79,8 @@ def samples_needed(bound: Bound, limit: float) -> int | None:
     """
     if bound.drop >= limit or expected_upper(bound, MOST_SAMPLES) > limit:
         return None
-    start = _smallest(lambda n: _guessed_upper(bound, n) <= limit, bound.samples)
-    return _smallest(lambda n: expected_upper(bound, n) <= limit, start)
+    start = smallest_count(lambda n: _guessed_upper(bound, n) <= limit, bound.samples)
+    return smallest_count(lambda n: expected_upper(bound, n) <= limit, start)
 
 
 def _guessed_upper(bound: Bound, samples: int) -> float:
@@ -119,7 +125,7 @@ def _between(lost: float, gained: float, samples: int, confidence: float) -> flo
     )
 
 
-def _smallest(holds: Callable[[int], bool], start: int) -> int:
+def smallest_count(holds: Callable[[int], bool], start: int) -> int:
     """The smallest count, to a thousandth, at which a claim holds that more samples only help; ``start`` is a guess."""
     low, high, step = 1, MOST_SAMPLES, max(1, start // 200)
     if holds(start):
@@ -136,76 +142,3 @@ def _smallest(holds: Callable[[int], bool], start: int) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
-
-
-def _statement(bound: Bound, limit: float, metric: str, needed: int | None) -> str:
-    """The claim, or why it can't be made, as one plain sentence."""
-    unit, sure = _Unit.of(bound, limit, metric), f"{100.0 * bound.confidence:.10g} %"
-    goal, against = f"goal of {unit.goal(limit)}", f"against the original ({_seen(bound)})"
-    if bound.upper <= limit:
-        claim = f"{'loses at most' if bound.upper >= 0.0 else 'gains at least'} {unit.above(bound.upper)}"
-        return f"With {sure} confidence the artefact {claim} {against}; the {goal} holds."
-    change = f"the artefact {'loses' if bound.drop >= 0.0 else 'gains'} {unit.near(bound.drop)} {against}"
-    if bound.drop == limit == 0.0:
-        return f"The {goal} can't be shown: {change}, but no finite test shows that nothing at all is lost."
-    if bound.drop >= limit:
-        return (
-            f"The {goal} does not hold, because the drop itself is too large: {change}, "
-            "so more test samples would not help."
-        )
-    enough = "no practical number of" if needed is None else f"about {_rounded_up(needed):,}"
-    return (
-        f"The {goal} can't be shown, because the test set is too small for the claim: {change}, but so few samples "
-        f"leave {unit.above(bound.upper)} possible at {sure} confidence; "
-        f"{enough} test samples would do at these rates."
-    )
-
-
-def _seen(bound: Bound) -> str:
-    """What the bound rests on: "797 test samples: 2 answers lost, 0 gained"."""
-    if bound.lost is not None:
-        answers = "answer" if bound.lost == 1 else "answers"
-        return f"{bound.samples:,} test samples: {bound.lost:,} {answers} lost, {bound.gained:,} gained"
-    if bound.rare is not None:
-        return f"{bound.samples:,} test samples, of which {bound.rare.lowered:,} score lower"
-    return f"{bound.samples:,} test samples, paired bootstrap"
-
-
-def _rounded_up(count: int) -> int:
-    """A count to three digits, upwards."""
-    step = 10 ** max(0, len(str(count)) - 3)
-    return -(-count // step) * step
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """How a drop is written: in points for 0/1 metrics, in the metric's own unit for others.
-
-    Attributes:
-        scale: what a drop is multiplied with.
-        digits: after the point; as many as the goal needs, so that no rounding hides which side of it a bound is on.
-        name: "points of accuracy".
-    """
-
-    scale: float
-    digits: int
-    name: str
-
-    @staticmethod
-    def of(bound: Bound, limit: float, metric: str) -> _Unit:
-        scale, digits = (1.0, 4) if bound.lost is None else (100.0, 2)
-        while digits < _MOST_DIGITS and abs(round(scale * limit, digits) - scale * limit) > 1e-12:
-            digits += 1
-        return _Unit(scale, digits, f"of {metric}" if bound.lost is None else f"points of {metric}")
-
-    def goal(self, limit: float) -> str:
-        return f"{self.scale * limit:.{self.digits}f}" + (" points" if self.scale > 1.0 else "")
-
-    def near(self, drop: float) -> str:
-        """The size of a drop, rounded to nearest."""
-        return f"{abs(self.scale * drop):.{self.digits}f} {self.name}"
-
-    def above(self, bound: float) -> str:
-        """The size of a bound, rounded so that the claim stays true."""
-        step = 10.0**self.digits
-        return f"{abs(math.ceil(self.scale * bound * step - 1e-6) / step):.{self.digits}f} {self.name}"

@@ -39,14 +39,35 @@ def resolve(source: str, error: type[FeatherweightError]) -> Any:
         FeatherweightError: of the kind ``error``: the words are off, there is no such file, module or function, it
             wants arguments, or it raises. Errors of Featherweight's own pass through unchanged.
     """
+    with _module_of(source, error) as module:
+        return _call(_function(module, source, error, 0), source, error)
+
+
+def function_of(source: str, error: type[FeatherweightError], arguments: int) -> Callable[..., Any]:
+    """The function behind ``source`` itself, not called.
+
+    Args:
+        source: ``file.py:function`` or ``package.module:function``; a class counts as a function.
+        error: the kind of error to raise.
+        arguments: how many it will be called with, by position.
+
+    Raises:
+        FeatherweightError: as of :func:`resolve`, but for the call.
+    """
+    with _module_of(source, error) as module:
+        return _function(module, source, error, arguments)
+
+
+@contextmanager
+def _module_of(source: str, error: type[FeatherweightError]) -> Iterator[ModuleType]:
+    """The module that ``source`` names, loaded, while its neighbours can be imported."""
     place, _, name = source.rpartition(":")
     if not place or not name.isidentifier():
         raise error("A function of yours is named by a file or module, a colon and its name.", repr(source), _EXAMPLE)
     is_file = place.endswith(".py")
     folder = Path(place).resolve().parent if is_file else Path.cwd()
     with _importing_from(folder):
-        module = _load_file(Path(place), error) if is_file else _load_module(place, error)
-        return _call(_function(module, name, source, error), source, error)
+        yield _load_file(Path(place), error) if is_file else _load_module(place, error)
 
 
 @contextmanager
@@ -112,7 +133,8 @@ def _load_module(name: str, error: type[FeatherweightError]) -> ModuleType:
         raise _raised(f"{name} must import without an error.", failure, error) from failure
 
 
-def _function(module: ModuleType, name: str, source: str, error: type[FeatherweightError]) -> Callable[[], Any]:
+def _function(module: ModuleType, source: str, error: type[FeatherweightError], arguments: int) -> Callable[..., Any]:
+    name = source.rpartition(":")[2]
     function = getattr(module, name, None)
     if not callable(function):
         own = (key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_"))
@@ -120,10 +142,11 @@ def _function(module: ModuleType, name: str, source: str, error: type[Featherwei
         got = "nothing of that name" if function is None else f"a {type(function).__name__}, which can't be called"
         raise error(f"{source} must name a function.", got, f"functions in there: {found}")
     try:
-        inspect.signature(function).bind()
+        inspect.signature(function).bind(*range(arguments))
     except TypeError as failure:
+        how = f"with {arguments} arguments" if arguments else "without arguments"
         remedy = "give its parameters defaults, or write a function around it"
-        raise error(f"{source} must be callable without arguments.", str(failure), remedy) from failure
+        raise error(f"{source} must be callable {how}.", str(failure), remedy) from failure
     except ValueError:
         pass  # written in C, without a signature to ask; the call will tell
     return function

@@ -4,6 +4,7 @@ Pruning acts on coupled units and comes first; chains of the families that act o
 """
 
 from featherweight.methods.binarization import Binarization
+from featherweight.methods.entropy import Entropy
 from featherweight.methods.grouping import Grouping
 from featherweight.methods.lowrank import KINDS, LowRank
 from featherweight.methods.pruning import Pruning
@@ -19,8 +20,13 @@ METHODS: tuple[Method, ...] = (
     Sharing(),
     Binarization(),
     Quantization(),
+    Entropy(),
 )
+
+FOR_PACKAGES: tuple[Method, ...] = (*METHODS[:-1], Entropy(package=True))
+"""The catalogue where a package is counted: coarse grids join. Single zeros and shared values stay a plan's to ask for;
+a coarse grid holds both."""
 
 FAMILIES: tuple[Pruning | Method, ...] = (Pruning(), *METHODS)
 
-__all__ = ["FAMILIES", "METHODS", "Method", "Pruning"]
+__all__ = ["FAMILIES", "FOR_PACKAGES", "METHODS", "Method", "Pruning"]

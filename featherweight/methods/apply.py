@@ -40,6 +40,7 @@ class _Builder:
     capability: Capability
     methods: Sequence[Method]
     generator: torch.Generator
+    untouched: frozenset[str] = frozenset()
     built: dict[str, nn.Module] = field(default_factory=dict)
 
     def visit(self, passage: Passage) -> nn.Module | None:
@@ -47,7 +48,9 @@ class _Builder:
         steps = layer_steps(self.plan.choices.get(layer.name, ()))
         # Something upstream changed, so the inputs differ from those that the weight was trained on.
         changed = bool(self.built or self.slim.removals)
-        if not (layer.replaceable and layer.kind in OBSERVED_KINDS) or not (steps or changed):
+        if layer.name in self.untouched or not (layer.replaceable and layer.kind in OBSERVED_KINDS):
+            return None
+        if not (steps or changed):
             return None
         module = copied(self.slim.network.module.get_submodule(layer.name))
         moments = self._moments(passage)
@@ -109,6 +112,7 @@ def apply(
     methods: Sequence[Method],
     *,
     seed: int = 0,
+    untouched: frozenset[str] = frozenset(),
 ) -> Network:
     """The network that a plan asks for.
 
@@ -120,13 +124,14 @@ def apply(
         capability: of the target.
         methods: the catalogue.
         seed: of the sampled positions.
+        untouched: layers that aren't refit either; the plan has no steps for them.
 
     Raises:
         PlanError: the plan names a layer that doesn't exist or can't be replaced.
     """
     slim = network if isinstance(network, Slim) else Slim.whole(network)
     check_plan(slim.dense, plan)
-    builder = _Builder(slim, plan, capability, methods, torch.Generator().manual_seed(seed))
+    builder = _Builder(slim, plan, capability, methods, torch.Generator().manual_seed(seed), untouched)
     walk(slim, split.take(range(len(split))).inputs, builder.visit)
     return assemble(slim.network, builder.built)
 

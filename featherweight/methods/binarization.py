@@ -81,7 +81,7 @@ def _binarize(part: nn.Module, covariance: torch.Tensor, *, zero: bool) -> None:
     rows = weight.double().reshape(len(covariance), -1, covariance.shape[-1])
     masks = [encoding.mask for encoding in chain_of(part) if isinstance(encoding, MaskEncoding)]
     free = torch.stack(masks).all(0).view(rows.shape) if masks else torch.ones_like(rows, dtype=torch.bool)
-    importance = covariance.diagonal(dim1=1, dim2=2)
+    importance = covariance.diagonal(dim1=1, dim2=2).clamp(min=0.0)  # rounding leaves tiny negative variances
     spread = (importance + importance.mean() * 1e-6).unsqueeze(1) * free
     scale = fit_ternary(rows, spread) if zero else fit_binary(rows, spread)
     given = settled(rows, covariance, lambda some, at: on_levels(some, scale, zero=zero) * free[:, :, at])

@@ -178,7 +178,8 @@ def cost_form(layer: Layer, module: nn.Module, capability: Capability) -> CostFo
         if index_bytes(leaf):  # sets of channels: exact at this width only
             values = torch.tensor([0, 0, 0, stored_values(leaf)])
         channels = torch.tensor([0, int(last), 0, rows * int(not last)])
-        constant = torch.tensor([0, 0, 0, capability.bytes_per_layer + index_bytes(leaf)])
+        described = capability.bytes_per_layer + capability.bytes_per_integer * int(is_integer(leaf))
+        constant = torch.tensor([0, 0, 0, described + index_bytes(leaf)])
         biases = channels * int(bias_of(leaf) is not None)
         totals[0] += values * _TYPE_BYTES[kind] + channels * (4 + capability.bytes_per_channel[kind]) + constant
         totals[1] += values * count

@@ -96,7 +96,7 @@ def _codebook(
     rows: torch.Tensor, free: torch.Tensor, covariance: torch.Tensor, count: int, *, pinned_zero: bool
 ) -> torch.Tensor:
     """The best values for the free weights, each weighted by the variance of its input; always ``count`` entries."""
-    importance = covariance.double().diagonal(dim1=1, dim2=2)
+    importance = covariance.double().diagonal(dim1=1, dim2=2).clamp(min=0.0)  # rounding leaves tiny negative variances
     floor = importance.mean() * 1e-6  # inputs that never varied in calibration may still vary
     spread = (importance + floor).unsqueeze(1).expand(rows.shape)
     if not bool(free.any()):

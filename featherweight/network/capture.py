@@ -21,6 +21,7 @@ import torch
 from torch import fx, nn
 
 from featherweight.contracts import Cost, ModelError, Refusal
+from featherweight.network.checks import check_module, checked_inputs, without_fast_paths
 from featherweight.network.cost import macs_of_node
 from featherweight.network.encodings import ENCODINGS
 from featherweight.network.geometry import Geometry, geometry_of
@@ -144,35 +145,6 @@ class Network:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-
-def _as_tuple(example: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    inputs = (example,) if isinstance(example, torch.Tensor) else tuple(example)
-    for position, tensor in enumerate(inputs):
-        if not isinstance(tensor, torch.Tensor) or tensor.ndim == 0:
-            raise ModelError(
-                "Every input must be a tensor with the batch as its first dimension.",
-                f"input {position} is {type(tensor).__name__}",
-                "hand over a tensor, or a tuple of tensors, each (batch, ...)",
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                "Example inputs must be finite.",
-                f"NaN or infinity in input {position}",
-                "look for broken samples or a division by zero in the pre-processing",
-            )
-    # torch.export takes a dimension of size one for a constant: two samples keep the batch free.
-    return tuple(tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for tensor in inputs)
-
-
-def _check_finite(module: nn.Module) -> None:
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                "Weights must be finite.",
-                f"NaN or infinity in {name}",
-                "load an earlier checkpoint: this one diverged or was cut short",
-            )
 
 
 def _export(module: nn.Module, example: tuple[torch.Tensor, ...]) -> fx.GraphModule:
@@ -346,13 +318,12 @@ def capture(module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) -
         example: one batch of inputs, batch first (one tensor, or a tuple of tensors).
 
     Raises:
-        ModelError: weights or inputs aren't finite, forward fails, export fails, or the batch isn't free.
+        ModelError: weights or inputs aren't finite, a part's name is taken, forward fails, export fails, or the batch
+            isn't free.
     """
-    if not isinstance(module, nn.Module):
-        raise ModelError("The model must be an nn.Module.", f"a {type(module).__name__}", "return the module itself")
-    inputs = _as_tuple(example)
-    _check_finite(module)
-    own = copied(module).eval().requires_grad_(False)
+    check_module(module)
+    inputs = checked_inputs(example)
+    own = without_fast_paths(copied(module).eval().requires_grad_(False))
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user has seen what their own network warns of

@@ -40,12 +40,12 @@ def positions(layer: Layer, parts: Sequence[nn.Module]) -> list[int]:
             sizes = tuple(size - total for size, total in zip(sizes, _padding(part, len(sizes)), strict=True))
     counts: list[int] = []
     for part in parts:
-        sizes = _output_sizes(sizes, part)
+        sizes = output_sizes(sizes, part)
         counts.append(math.prod(sizes))
     return counts
 
 
-def _output_sizes(sizes: tuple[int, ...], convolution: nn.Module) -> tuple[int, ...]:
+def output_sizes(sizes: tuple[int, ...], convolution: nn.Module) -> tuple[int, ...]:
     """Spatial sizes behind a convolution, by PyTorch's formula."""
     settings = (_kernel(convolution, len(sizes)), *(_setting(convolution, name, len(sizes)) for name in _GEOMETRY))
     return tuple(

@@ -18,7 +18,7 @@ from featherweight.network.modules import bias_of, copied, set_bias, set_weight,
 from featherweight.numerics.equalization import Stage, equalize
 
 _aten = torch.ops.aten
-_PASS = frozenset(
+SCALES_PASS = frozenset(
     {
         _aten.relu.default,
         _aten.relu_.default,
@@ -39,7 +39,7 @@ def chains_of(network: Network) -> tuple[tuple[str, ...], ...]:
     Args:
         network: with batch normalisation folded: one that stands between two layers separates them.
     """
-    fit = {layer.node: layer for layer in network.layers if _equalizable(layer)}
+    fit = {layer.node: layer for layer in network.layers if can_be_scaled(layer)}
     nodes = {node.name: node for node in network.graph.graph.nodes}
     following = {node: after.node for node in fit if (after := _reader(nodes[node], fit)) is not None}
     inner = set(following.values())
@@ -81,8 +81,8 @@ def _depthwise(layer: Layer) -> bool:
     return layer.kind.startswith("depthwise")
 
 
-def _equalizable(layer: Layer) -> bool:
-    """Whether a layer's channels are plain: all read by all, or each by its own."""
+def can_be_scaled(layer: Layer) -> bool:
+    """Whether a layer's channels are plain, so that each may have a scale: all read by all, or each by its own."""
     if not layer.replaceable or layer.kind not in _KINDS:
         return False
     return layer.groups == 1 or (_depthwise(layer) and layer.groups == layer.weight_shape[0])
@@ -96,7 +96,7 @@ def _reader(node: fx.Node, fit: dict[str, Layer]) -> Layer | None:
         if second is not None:
             # a convolution and a linear layer count their channels on other axes
             return second if (first.geometry is None) == (second.geometry is None) else None
-        if after.target not in _PASS or (first.geometry is None and "pool" in str(after.target)):
+        if after.target not in SCALES_PASS or (first.geometry is None and "pool" in str(after.target)):
             return None
     return None
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
-from torch.nn import functional
+
+from featherweight.network.modules import copied, weight_of
 
 
 class PermutedConvolution(nn.Module):
     """A two-dimensional convolution in which every output channel reads the input channels of its own set alone.
 
     Input channels are gathered set by set, a grouped convolution runs, and its outputs are put back into their order.
-    Only the blocks are stored; ``weight`` is what they amount to, zeros included.
+    Only the blocks are stored, in ``convolution``, which carries their encodings; ``weight`` is what they amount to,
+    zeros included.
 
     Args:
         plain: the convolution whose stride, padding, dilation and bias it takes over; zero padding only.
@@ -28,12 +32,25 @@ class PermutedConvolution(nn.Module):
         super().__init__()
         self.groups = len(inputs)
         self.stride, self.padding, self.dilation = plain.stride, plain.padding, plain.dilation
-        self.blocks = nn.Parameter(blocks.detach().clone(), requires_grad=False)
+        self.convolution = cast("nn.Conv2d", copied(plain))
+        self.convolution.groups = self.groups
+        self.convolution.weight = nn.Parameter(blocks.detach().clone(), requires_grad=False)
+        self.convolution.bias = None
         bias = torch.zeros(len(blocks)) if plain.bias is None else plain.bias.detach().clone()
         self.bias = nn.Parameter(bias.to(blocks.dtype), requires_grad=False)
         self.register_buffer("inputs", inputs.flatten().clone())
         self.register_buffer("outputs", outputs.flatten().clone())
         self.register_buffer("places", outputs.flatten().argsort())
+
+    @property
+    def blocks(self) -> torch.Tensor:
+        """What is stored, encoded where it carries encodings: (n, c / G, kh, kw), in the order of ``outputs``."""
+        return weight_of(self.convolution)
+
+    def columns(self) -> torch.Tensor:
+        """The columns of a row of the whole map that every set reads, (G, c / G · kh · kw)."""
+        taps = self.blocks[0, 0].numel()
+        return (self.inputs.view(self.groups, -1, 1) * taps + torch.arange(taps)).flatten(1)
 
     @property
     def weight(self) -> torch.Tensor:
@@ -48,5 +65,5 @@ class PermutedConvolution(nn.Module):
         """(batch, c, h, w) → (batch, n, h', w')."""
         gathered = x.index_select(1, self.inputs)
         bias = self.bias.index_select(0, self.outputs)
-        y = functional.conv2d(gathered, self.blocks, bias, self.stride, self.padding, self.dilation, self.groups)
+        y = self.convolution._conv_forward(gathered, self.convolution.weight, bias)
         return y.index_select(1, self.places)

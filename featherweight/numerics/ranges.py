@@ -1,6 +1,6 @@
 """Ranges for the grids of activations: how far out a grid should reach.
 
-A wide range makes coarse steps, a narrow one clips. Three answers, each an affine grid for a whole tensor, found on a
+A wide range makes coarse steps, a narrow one clips. Four answers, each an affine grid for a whole tensor, found on a
 sample of its values:
 
 - least squares: the range whose grid rounds the sample with the least squared error
@@ -9,7 +9,8 @@ sample of its values:
   caller's choice;
 - entropy: the range whose histogram, put on the grid's levels, keeps most of what the full histogram tells, by the
   Kullback-Leibler divergence (Migacz 2017, "8-bit inference with TensorRT", GTC; as its pseudocode on slides 32 to 36,
-  over both signs).
+  over both signs);
+- extremes: the smallest and the largest value ever seen; nothing clips.
 """
 
 from __future__ import annotations
@@ -100,8 +101,21 @@ def _divergence(counts: np.ndarray, reach: int, levels: int) -> float:
     return float((wanted[told] * np.log(wanted[told] / np.maximum(given[told], 1e-10))).sum())
 
 
+def extremes_grid(sample: torch.Tensor, low: float, high: float, bits: int = 8) -> AffineGrid:
+    """The grid from the smallest to the largest value ever seen, whatever the sample holds.
+
+    Args:
+        sample: (n,) values; not looked at.
+        low, high: smallest and largest value ever seen.
+        bits: 2 to 16.
+    """
+    del sample
+    return asymmetric_grid(torch.tensor(low), torch.tensor(high), bits)
+
+
 RANGE_SEARCHES: Mapping[str, RangeSearch] = {
     "mse": fit_asymmetric,
     "percentile": percentile_grid,
     "entropy": entropy_grid,
+    "minmax": extremes_grid,
 }

@@ -33,7 +33,7 @@ def settled(weight: torch.Tensor, covariance: torch.Tensor, settle: Settle, damp
     weight, covariance = weight.double(), covariance.double()
     plain = settle(weight, torch.arange(weight.shape[2], device=weight.device))
     order = covariance.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
-    factor = _factor(covariance[:, order][:, :, order], damping)
+    factor = factor_of(covariance[:, order][:, :, order], damping)
     left, given = weight[:, :, order].clone(), torch.empty_like(weight)
     for start in range(0, len(order), _BLOCK):
         end = min(start + _BLOCK, len(order))
@@ -53,12 +53,12 @@ def _row_errors(difference: torch.Tensor, covariance: torch.Tensor) -> torch.Ten
     return ((difference @ covariance) * difference).sum(2)
 
 
-def _factor(covariance: torch.Tensor, damping: float) -> torch.Tensor:
+def factor_of(covariance: torch.Tensor, damping: float) -> torch.Tensor:
     """``U``, upper triangular, with ``Uᵀ U = (C + λ I)⁻¹``: (g, d, d)."""
     strength = damping * covariance.diagonal(dim1=1, dim2=2).mean(1)
     strength = torch.where(strength > 0, strength, 1.0)  # inputs that never vary: every map is as good
     eye = torch.eye(covariance.shape[1], dtype=torch.float64, device=covariance.device)
     lower, info = torch.linalg.cholesky_ex(covariance + strength.view(-1, 1, 1) * eye)
     if bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
-        return _factor(covariance, damping * 10)
+        return factor_of(covariance, damping * 10)
     return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)

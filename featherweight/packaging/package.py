@@ -166,7 +166,7 @@ class Decoded:
         for name, length in _listed(self.header):
             made[name] = self.output[start : start + length]
             start += length
-        if start != len(self.output) or len(made) != len(_listed(self.header)):
+        if start != len(self.output):
             raise broken("files that don't fill the output")
         return made
 
@@ -182,7 +182,17 @@ def _listed(header: Header) -> list[tuple[str, int]]:
         if not fits or entry[1] < 0 or not safe_name(entry[0]):
             raise broken(f"the file {str(entry)[:80]}")
         made.append((entry[0], entry[1]))
+    clash = _clash([name for name, _ in made])
+    if clash:
+        raise broken(f"two files in one place: {clash[:80]}")
     return made
+
+
+def _clash(names: Sequence[str]) -> str:
+    """The first name that is another file's too, or its folder's, on a system that doesn't tell a from A; or ""."""
+    folded = [name.casefold() for name in names]
+    folders = {name[:place] for name in folded for place, letter in enumerate(name) if letter == "/"}
+    return next((name for k, name in enumerate(folded) if name in folders or name in folded[:k]), "")
 
 
 def safe_name(name: str) -> bool:

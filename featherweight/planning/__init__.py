@@ -1,7 +1,19 @@
 """Planning: the table of options, the exact choice under a goal, and the reasoning of the correction loop."""
 
-from featherweight.planning.allocate import allocate, cheapest, gentlest
+from featherweight.planning.allocate import Peak, allocate, cheapest, gentlest, least
 from featherweight.planning.correction import Trial, next_budget, starting_budget
+from featherweight.planning.reach import check_reach
 from featherweight.planning.table import build_table
 
-__all__ = ["Trial", "allocate", "build_table", "cheapest", "gentlest", "next_budget", "starting_budget"]
+__all__ = [
+    "Peak",
+    "Trial",
+    "allocate",
+    "build_table",
+    "cheapest",
+    "check_reach",
+    "gentlest",
+    "least",
+    "next_budget",
+    "starting_budget",
+]

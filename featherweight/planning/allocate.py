@@ -3,13 +3,15 @@
 A multiple-choice knapsack: choose ``x_{u,o} ∈ {0, 1}`` with ``Σ_o x_{u,o} = 1`` for every unit, minimise the summed
 quantity under limits on the summed divergence and on the other quantities. With the divergence alone as limit, our own
 exact solver answers in milliseconds (:mod:`featherweight.planning.knapsack`); further limits make it a mixed-integer
-linear program, solved to optimality by HiGHS (``scipy.optimize.milp``).
+linear program, solved to optimality by HiGHS (``scipy.optimize.milp``). Peak memory is no sum over units: it is read
+off every choice found, and the choices that exceed its limit go.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,23 +19,28 @@ from featherweight.contracts import Choice, Cost, Goal, Keep, Option, Quantity, 
 from featherweight.planning import knapsack
 from featherweight.planning.widths import candidates, narrowed
 
+Peak = Callable[[Choice], float]
+"""Peak bytes of a choice's activations."""
 
-def undominated(options: tuple[Option, ...]) -> list[Option]:
-    """The options that no other beats or equals in bytes, MACs and divergence at once; ties keep the first."""
-    keys = [(o.cost.size_bytes, o.cost.macs, o.divergence) for o in options]
-    kept: list[int] = []
-    for index, key in enumerate(keys):
-        beaten = any(
-            all(a <= b for a, b in zip(other, key, strict=True)) and (other != key or at < index)
-            for at, other in enumerate(keys)
-            if at != index
-        )
-        if not beaten:
-            kept.append(index)
-    return [options[index] for index in kept]
+_PLAIN: tuple[Quantity, ...] = ("size", "macs")
+_SLACK = 1e-6  # relative: the programme's own tolerance
 
 
-def allocate(table: Table, goal: Goal, budget: float) -> Choice | None:
+def undominated(options: Sequence[Option], quantities: Sequence[Quantity] = _PLAIN) -> list[Option]:
+    """The options that no other beats or equals in these quantities and in divergence at once; ties keep the first."""
+    keys = np.array([[*(option.cost.of(q) for q in quantities), option.divergence] for option in options])
+    below = (keys[:, None] <= keys[None]).all(2)  # [a, b]: a is nowhere above b
+    alike = below & below.T
+    beats = below & (~alike | np.triu(np.ones_like(below), 1))
+    return [option for option, beaten in zip(options, beats.any(0), strict=True) if not beaten]
+
+
+def summed(goal: Goal) -> tuple[Quantity, ...]:
+    """The goal's quantities that are sums over units; where there is none, MACs stand in: they fall with memory."""
+    return tuple(q for q in goal.quantities if q != "memory") or ("macs",)
+
+
+def allocate(table: Table, goal: Goal, budget: float, peak: Peak | None = None) -> Choice | None:
     """The cheapest choice whose summed predicted divergence stays within a budget.
 
     Without coupled units the choice is proven best. With them, every set of kept widths that
@@ -42,28 +49,47 @@ def allocate(table: Table, goal: Goal, budget: float) -> Choice | None:
 
     Args:
         table: all options.
-        goal: what is minimised, and the limits on bytes and MACs (they count the table's fixed cost).
+        goal: what is minimised, and the limits (they count the table's fixed cost).
         budget: limit on the summed divergence.
+        peak: of a choice; needed where the goal speaks of memory.
 
     Returns:
         One option for every layer and one keep for every unit, or None where the limits can't be met together.
     """
-    pick = _quantity(goal.minimize)
+    objective = summed(goal)[0]
 
     def solve(narrow: Table, room: float) -> dict[str, Option] | None:
-        if goal.max_size_bytes is not None or goal.max_macs is not None:
-            return _solve(narrow, goal, lambda programme: programme.quantity(goal.minimize), room)
-        return _cheapest_within(narrow, pick, room)
+        if any(limit != "memory" for limit in goal.limits):
+            return _solve(narrow, goal, lambda programme: programme.quantity(objective), room)
+        return _cheapest_within(narrow, objective, room)
 
-    found = _over_widths(table, goal, solve, budget)
-    return min(found, key=lambda choice: (pick(choice.cost), choice.divergence), default=None)
+    found = _fitting(_over_widths(table, goal, solve, budget), goal, peak)
+    rank = _rank(goal, peak)
+    return min(found, key=lambda choice: (rank(choice), choice.divergence), default=None)
 
 
-def _cheapest_within(table: Table, pick: Callable[[Cost], int], budget: float) -> dict[str, Option] | None:
-    rows = [undominated(options) for options in table.options.values()]
+def _rank(goal: Goal, peak: Peak | None) -> Callable[[Choice], float]:
+    if goal.minimize != "memory":
+        return lambda choice: choice.cost.of(goal.minimize)
+    if peak is None:
+        raise TypeError("a goal on memory needs the peak of a choice")
+    return peak
+
+
+def _fitting(choices: list[Choice], goal: Goal, peak: Peak | None) -> list[Choice]:
+    limit = goal.limits.get("memory")
+    if limit is None:
+        return choices
+    if peak is None:
+        raise TypeError("a limit on memory needs the peak of a choice")
+    return [choice for choice in choices if peak(choice) <= limit]
+
+
+def _cheapest_within(table: Table, quantity: Quantity, budget: float) -> dict[str, Option] | None:
+    rows = [undominated(options, (quantity,)) for options in table.options.values()]
     chosen = knapsack.solve(
         [np.array([option.divergence for option in row]) for row in rows],
-        [np.array([pick(option.cost) for option in row], dtype=float) for row in rows],
+        [np.array([option.cost.of(quantity) for option in row], dtype=float) for row in rows],
         budget,
     )
     if chosen is None:
@@ -86,65 +112,86 @@ def _over_widths(
 
 def _candidates(table: Table, goal: Goal) -> list[Mapping[str, Keep]]:
     """Sets of keeps along the trades of everything that the goal minimises or limits, without repetitions."""
-    limited = {"size": goal.max_size_bytes, "macs": goal.max_macs}
-    quantities: list[Quantity] = [goal.minimize, *(q for q in ("size", "macs") if limited[q] is not None)]
     found: dict[tuple[int, ...], Mapping[str, Keep]] = {}
-    for quantity in dict.fromkeys(quantities):
+    for quantity in summed(goal):
         for keeps in candidates(table, quantity):
             found.setdefault(tuple(table.keeps[unit].index(keep) for unit, keep in keeps.items()), keeps)
     return list(found.values())
 
 
-def gentlest(table: Table, goal: Goal) -> Choice | None:
-    """The choice with the least summed divergence under the goal's limits on bytes and MACs; None where none fits."""
+def gentlest(table: Table, goal: Goal, peak: Peak | None = None) -> Choice | None:
+    """The choice with the least summed divergence under the goal's limits; None where none fits."""
     found = _over_widths(
         table,
         goal,
         lambda narrow, _: _solve(narrow, goal, lambda p: _scaled(p.divergence, float(p.divergence.max())), None),
         math.inf,
     )
-    return min(found, key=lambda choice: choice.divergence, default=None)
+    return min(_fitting(found, goal, peak), key=lambda choice: choice.divergence, default=None)
 
 
-def _quantity(name: Quantity) -> Callable[[Cost], int]:
-    return (lambda cost: cost.size_bytes) if name == "size" else (lambda cost: cost.macs)
+def cheapest(table: Table, goal: Goal, peak: Peak | None = None) -> Choice:
+    """The choice with the least of the goal's quantity, whatever it diverges: how far the table reaches."""
+    objective, rank = summed(goal)[0], _rank(goal, peak)
+    found = _over_widths(
+        table,
+        goal,
+        lambda narrow, _: {
+            unit: min(options, key=lambda o: (o.cost.of(objective), o.divergence))
+            for unit, options in narrow.options.items()
+        },
+        math.inf,
+    )
+    return min(found, key=lambda choice: (rank(choice), choice.divergence))
+
+
+def least(table: Table, quantity: Quantity, goal: Goal, peak: Peak | None = None) -> float:
+    """The least of a quantity that the table reaches under the goal's *other* limits, whatever it diverges.
+
+    Infinite where the other limits can't be met together either.
+    """
+    names = {"size": "max_size_bytes", "package": "max_package_bytes", "macs": "max_macs"}
+    field = {**names, "latency": "max_latency_ms", "memory": "max_memory_bytes"}[quantity]
+    alone = replace(goal, minimize=quantity, **{field: None})
+    choice = allocate(table, alone, math.inf, peak)
+    if choice is None:
+        return math.inf
+    return peak(choice) if quantity == "memory" and peak else choice.cost.of(quantity) + table.fixed.of(quantity)
 
 
 class _Programme:
     """The table as arrays, one entry an undominated option."""
 
-    def __init__(self, table: Table) -> None:
-        self.rows = [undominated(options) for options in table.options.values()]
+    def __init__(self, table: Table, quantities: Sequence[Quantity]) -> None:
+        self.rows = [undominated(options, quantities) for options in table.options.values()]
         self.flat = [option for row in self.rows for option in row]
         self.divergence = np.array([option.divergence for option in self.flat])
         unit = np.repeat(np.arange(len(self.rows)), [len(row) for row in self.rows])
         self.one_each = (unit == np.arange(len(self.rows))[:, None]).astype(float)
 
     def quantity(self, name: Quantity) -> np.ndarray:
-        """Bytes or MACs of every option, float64."""
-        pick = _quantity(name)
-        return np.array([pick(option.cost) for option in self.flat], dtype=float)
+        """Of every option, float64."""
+        return np.array([option.cost.of(name) for option in self.flat], dtype=float)
 
 
 def _solve(
     table: Table, goal: Goal, objective: Callable[[_Programme], np.ndarray], budget: float | None
 ) -> dict[str, Option] | None:
+    rooms = {q: limit - table.fixed.of(q) for q, limit in goal.limits.items() if q != "memory"}
+    if any(room < 0 for room in rooms.values()):
+        return None
     if not table.options:
-        within = (goal.max_size_bytes is None or table.fixed.size_bytes <= goal.max_size_bytes) and (
-            goal.max_macs is None or table.fixed.macs <= goal.max_macs
-        )
-        return {} if within else None
-    programme = _Programme(table)
+        return {}
+    programme = _Programme(table, summed(goal))
     from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415  (slow to import, and limits are rare)
 
     constraints = [LinearConstraint(programme.one_each, 1, 1)]
-    if budget is not None:
+    if budget is not None and math.isfinite(budget):
         constraints.append(LinearConstraint(_scaled(programme.divergence, budget), -np.inf, 1))
-    if goal.max_size_bytes is not None:
-        room = goal.max_size_bytes - table.fixed.size_bytes
-        constraints.append(LinearConstraint(programme.quantity("size"), -np.inf, room))
-    if goal.max_macs is not None:
-        constraints.append(LinearConstraint(programme.quantity("macs"), -np.inf, goal.max_macs - table.fixed.macs))
+    for quantity, room in rooms.items():
+        # Whole numbers as they are, so that the solver's absolute tolerance is less than one of them.
+        unit = 1.0 if quantity in _PLAIN else room
+        constraints.append(LinearConstraint(_scaled(programme.quantity(quantity), unit), -np.inf, room / unit))
     solved = milp(
         objective(programme),
         constraints=constraints,
@@ -155,23 +202,15 @@ def _solve(
     if solved.x is None:
         return None
     chosen = [option for option, value in zip(programme.flat, solved.x, strict=True) if value > 0.5]
+    if any(_total(chosen, q) > room * (1 + _SLACK) for q, room in rooms.items()):
+        return None
     return {option.unit: option for option in chosen}
 
 
-def _scaled(divergence: np.ndarray, unit: float) -> np.ndarray:
-    """Divergence in some unit, so that the solver's absolute tolerances mean the same at every scale."""
-    return divergence / max(unit, 1e-300)
+def _total(options: Sequence[Option], quantity: Quantity) -> float:
+    return sum((option.cost for option in options), Cost(0, 0, 0)).of(quantity)
 
 
-def cheapest(table: Table, goal: Goal) -> Choice:
-    """The choice with the least of the goal's quantity, whatever it diverges: how far the table reaches."""
-    pick = _quantity(goal.minimize)
-    found = _over_widths(
-        table,
-        goal,
-        lambda narrow, _: {
-            unit: min(options, key=lambda o: (pick(o.cost), o.divergence)) for unit, options in narrow.options.items()
-        },
-        math.inf,
-    )
-    return min(found, key=lambda choice: (pick(choice.cost), choice.divergence))
+def _scaled(amounts: np.ndarray, unit: float) -> np.ndarray:
+    """Amounts in some unit, so that the solver's absolute tolerances mean the same at every scale."""
+    return amounts / max(unit, 1e-300)

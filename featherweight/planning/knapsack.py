@@ -112,6 +112,8 @@ def solve(weights: Sequence[np.ndarray], values: Sequence[np.ndarray], budget: f
     Returns:
         One option's number for every class; among equal values one of least weight. None where nothing fits.
     """
+    if np.isposinf(budget):  # nothing to weigh
+        return [int(np.lexsort((w, v))[0]) for w, v in zip(weights, values, strict=True)]
     limit = budget + _SLACK * abs(budget)
     if sum(float(w.min()) for w in weights) > limit:
         return None

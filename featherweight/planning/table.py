@@ -21,7 +21,6 @@ from featherweight.methods.seam import (
     apply_steps,
     chains,
     cost_form,
-    cost_of,
     leaves,
     predicted_error,
     subject_of,
@@ -33,6 +32,7 @@ from featherweight.numerics.affine import AffineGrid
 from featherweight.observation.evidence import Evidence
 from featherweight.observation.suffix import Suffix, anchor_samples
 from featherweight.planning.calibration import divergence_curve, spread_anchors
+from featherweight.planning.rates import with_rate
 from featherweight.progress import track
 from featherweight.tasks.data import Split
 from featherweight.tasks.task import Task
@@ -50,7 +50,8 @@ class _Row:
     entries: list[tuple[Steps, CostForm, float]]
 
 
-def _row(layer: Layer, subject: Subject, methods: Sequence[Method]) -> tuple[_Row, list[Refusal]]:
+def _row(subject: Subject, methods: Sequence[Method], *, rated: bool) -> tuple[_Row, list[Refusal]]:
+    layer, capability = subject.layer, subject.capability
     entries: list[tuple[Steps, CostForm, float]] = []
     refusals: list[Refusal] = []
     for found in chains(subject, methods):
@@ -58,9 +59,10 @@ def _row(layer: Layer, subject: Subject, methods: Sequence[Method]) -> tuple[_Ro
             refusals.append(found)
             continue
         steps, state = found
-        entries.append(
-            (steps, cost_form(layer, state.module, subject.capability), predicted_error(state) if steps else 0.0)
-        )
+        form = cost_form(layer, state.module, capability)
+        if rated:
+            form = with_rate(form, layer, state.module, capability)
+        entries.append((steps, form, predicted_error(state) if steps else 0.0))
     return _Row(layer, subject, entries), refusals
 
 
@@ -98,7 +100,7 @@ def build_table(
     capability: Capability,
     methods: Sequence[Method],
     *,
-    whole_bytes: int,
+    whole: Cost,
 ) -> Table:
     """Every option of every layer.
 
@@ -109,7 +111,8 @@ def build_table(
         task: its divergence says how far outputs moved.
         capability: of the target.
         methods: the catalogue.
-        whole_bytes: of the artefact in which every layer is kept: what no option accounts for is the fixed cost.
+        whole: of the artefact in which every layer is kept: what no option accounts for is the fixed cost. Options say
+            what they take in a package where it does.
     """
     options: dict[str, tuple[Option, ...]] = {}
     refusals: list[Refusal] = [*network.refusals, *evidence.refusals]
@@ -124,14 +127,12 @@ def build_table(
             continue
         module = network.module.get_submodule(layer.name)
         subject = subject_of(layer, module, seen.covariance, seen.mean, seen.input_noise, capability)
-        row, refused = _row(layer, subject, methods)
+        row, refused = _row(subject, methods, rated=whole.package_bytes > 0)
         refusals += refused
         options[layer.name] = _calibrated(row, sensitivity, methods, seen.input_grid)
-        kept += cost_of(layer, module, capability)
-    whole = network.cost
-    fixed = Cost(whole_bytes - kept.size_bytes, whole.macs - kept.macs, whole.parameters - kept.parameters)
+        kept += options[layer.name][0].cost
     widths = {layer.name: widths_of(layer) for layer in network.layers if layer.name in options}
-    return Table(options, tuple(refusals), fixed, widths)
+    return Table(options, tuple(refusals), whole - kept, widths)
 
 
 def _calibrated(

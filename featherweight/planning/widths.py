@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featherweight.contracts import Cost, CostForm, Keep, Option, Quantity, Table
+from featherweight.contracts import Cost, Keep, Option, Quantity, RealTerms, Table
 
 _PRICES = 64
 _ROUNDS = 8
@@ -67,8 +67,7 @@ def candidates(table: Table, quantity: Quantity) -> list[Keeps]:
 
 def _prices(table: Table, quantity: Quantity) -> np.ndarray:
     """From a price at which divergence hardly counts to one at which nothing else does."""
-    kept = sum((row[0].cost for row in table.options.values()), Cost(0, 0, 0))
-    most = kept.size_bytes if quantity == "size" else kept.macs
+    most = sum((row[0].cost for row in table.options.values()), Cost(0, 0, 0)).of(quantity)
     worst = max(keep.divergence for row in table.keeps.values() for keep in row)
     least = min((keep.divergence for row in table.keeps.values() for keep in row if keep.divergence > 0), default=1.0)
     sweep = np.geomspace(1e-3 * most / max(worst, 1e-12), most / max(least, 1e-12), _PRICES)
@@ -110,8 +109,8 @@ class _Descent:
                 )
                 for at in touched
             )
-            saved = np.array([keep.saved.size_bytes if quantity == "size" else keep.saved.macs for keep in row])
-            units.append((np.array([keep.divergence for keep in row]), saved.astype(float), losses))
+            saved = np.array([keep.saved.of(quantity) for keep in row], dtype=float)
+            units.append((np.array([keep.divergence for keep in row]), saved, losses))
         return cls(tuple(units), layers)
 
     def settle(self, price: float) -> tuple[int, ...]:
@@ -141,13 +140,8 @@ class _Descent:
         return int((_cost(terms.T, widths[0], widths[1]) + price * divergence).argmin())
 
 
-def _terms(option: Option, quantity: Quantity) -> tuple[int, int, int, int]:
-    form = option.form or _constant(option.cost)
-    return form.size_bytes if quantity == "size" else form.macs
-
-
-def _constant(cost: Cost) -> CostForm:
-    return CostForm((0, 0, 0, cost.size_bytes), (0, 0, 0, cost.macs), (0, 0, 0, cost.parameters))
+def _terms(option: Option, quantity: Quantity) -> RealTerms:
+    return (0.0, 0.0, 0.0, option.cost.of(quantity)) if option.form is None else option.form.terms(quantity)
 
 
 def _cost(terms: np.ndarray, rows: np.ndarray | float, columns: np.ndarray | float) -> np.ndarray:

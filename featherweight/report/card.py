@@ -23,7 +23,7 @@ _TIMES = ("timing", "operators_ms")
 
 def card_of(story: Story) -> dict[str, Any]:
     """The story as plain values for JSON."""
-    told = _fields(story)
+    told = {name: value for name, value in _fields(dataclasses.replace(story, table=None)).items() if name != "table"}
     first = {name: told.pop(name) for name in _FIRST}
     timings = {"original": _timings(story.original), "compressed": _timings(story.compressed)}
     return {"format": FORMAT, "version": VERSION, **first, **told, "timings": timings}

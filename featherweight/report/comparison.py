@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from featherweight.contracts import Story
+from featherweight.contracts import Quantity, Story
 from featherweight.report import figures
 
 _MOST_DIGITS = 6
@@ -29,8 +29,8 @@ class Unit:
     @classmethod
     def of(cls, story: Story) -> Unit:
         """The unit of a story's certificate and goal."""
-        counted = story.certificate.lost is not None
-        digits, limit = (2, 100.0 * story.goal.max_drop) if counted else (4, story.goal.max_drop)
+        counted = story.certificate.points or story.certificate.lost is not None
+        digits, limit = (2, 100.0 * limit_of(story)) if counted else (4, limit_of(story))
         while digits < _MOST_DIGITS and not math.isclose(round(limit, digits), limit):
             digits += 1
         return cls(counted, digits)
@@ -82,6 +82,17 @@ class Row:
     amounts: tuple[float, float] | None = None
 
 
+def limit_of(story: Story) -> float:
+    """The largest drop allowed, in the metric's own unit; of a relative goal what its share comes to."""
+    limit = story.certificate.limit
+    return story.goal.max_drop if limit is None else limit
+
+
+def ways(story: Story) -> tuple[str, str]:
+    """What a drop of the metric and its opposite are called."""
+    return ("lost", "gained") if story.certificate.higher_is_better else ("added", "saved")
+
+
 def titled(metric: str) -> str:
     """The metric's name at the beginning of a line; names with capitals of their own stay ("mIoU")."""
     return metric.capitalize() if metric.islower() else metric
@@ -90,28 +101,55 @@ def titled(metric: str) -> str:
 def measured_drop(story: Story) -> str:
     """What was lost on the test samples: ``0.07 points lost``."""
     drop = story.certificate.drop
-    return f"{Unit.of(story).near(abs(drop))} {'gained' if drop < 0 else 'lost'}"
+    return f"{Unit.of(story).near(abs(drop))} {ways(story)[drop < 0]}"
 
 
 def bounded_drop(story: Story) -> str:
     """What the bound says: ``at most 0.26 points lost``."""
-    bound, unit = story.certificate.drop_bound, Unit.of(story)
-    return (
-        f"at most {unit.above(bound)} lost" if bound >= 0 else f"at least {unit.above(bound).removeprefix('−')} gained"
-    )
+    bound, unit, (worse, better) = story.certificate.drop_bound, Unit.of(story), ways(story)
+    if bound >= 0:
+        return f"at most {unit.above(bound)} {worse}"
+    return f"at least {unit.above(bound).removeprefix('−')} {better}"
 
 
 def goal_in_words(story: Story) -> str:
     """The goal as one sentence."""
-    goal = story.goal
-    what = "smallest file" if goal.minimize == "size" else "network with the fewest multiply-accumulates"
-    loss = f"loses at most {Unit.of(story).exact(goal.max_drop)} of {story.certificate.metric}"
-    parts = [f"the {what} that {loss}, {figures.confidence(goal.confidence)} sure"]
-    if goal.max_size_bytes is not None:
-        parts.append(f"at most {figures.size(goal.max_size_bytes)}")
-    if goal.max_macs is not None:
-        parts.append(f"at most {figures.macs(goal.max_macs)}")
+    goal, metric = story.goal, story.certificate.metric
+    verb = "loses" if story.certificate.higher_is_better else "adds"
+    whose = "the original's " if goal.relative else ""
+    loss = f"{verb} at most {_allowed(story, goal.max_drop)} of {whose}{metric}"
+    parts = [f"the {_WANTED[goal.minimize]} that {loss}, {figures.confidence(goal.confidence)} sure"]
+    if goal.max_group_drop is not None:
+        parts.append(f"at most {_allowed(story, goal.max_group_drop)} in every group")
+    for quantity, limit in goal.limits.items():
+        parts.append(f"at most {_LIMITS[quantity](limit)}{_OF.get(quantity, '')}")
     return "; ".join(parts)
+
+
+_WANTED: dict[Quantity, str] = {
+    "size": "smallest file",
+    "package": "smallest package",
+    "macs": "network with the fewest multiply-accumulates",
+    "latency": "fastest network",
+    "memory": "network with the least activation memory",
+}
+_LIMITS: dict[Quantity, Callable[[float], str]] = {
+    "size": figures.size,
+    "package": figures.size,
+    "macs": figures.macs,
+    "latency": figures.milliseconds,
+    "memory": figures.size,
+}
+_OF: dict[Quantity, str] = {
+    "package": " to download",
+    "latency": " for a sample",
+    "memory": " of activations",
+}
+
+
+def _allowed(story: Story, drop: float) -> str:
+    """A drop that the goal allows: in the metric's unit, or as a share of the original's."""
+    return f"{100 * drop:.10g} %" if story.goal.relative else Unit.of(story).exact(drop)
 
 
 def comparison(story: Story) -> tuple[Row, ...]:

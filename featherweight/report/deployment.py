@@ -5,7 +5,7 @@ from __future__ import annotations
 from featherweight.contracts import Artefact, Story, TensorSpec
 from featherweight.report import figures
 from featherweight.report.markup import Markup, cell, column, element, row, section, table
-from featherweight.report.snippet import litert_snippet
+from featherweight.report.snippet import program_of
 
 
 def deployment(story: Story) -> Markup:
@@ -54,13 +54,15 @@ def _type(name: str) -> Markup:
 
 
 def _program(artefact: Artefact) -> Markup | None:
-    if artefact.target != "litert":
+    found = program_of(artefact)
+    if found is None:
         return None
+    program, package = found
     return element(
         "div",
         element("h3", "Run it in Python"),
-        element("pre", element("code", litert_snippet(artefact)), tabindex=0),
-        element("p", "Needs ", element("code", "pip install ai-edge-litert"), " and nothing else.", class_="note"),
+        element("pre", element("code", program), tabindex=0),
+        element("p", "Needs ", element("code", f"pip install {package}"), " and nothing else.", class_="note"),
     )
 
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 
-from featherweight.contracts import Parity, Story
+from featherweight.contracts import Churn, Parity, Story
 from featherweight.report import figures
 from featherweight.report.charts import interval, pair_bar
-from featherweight.report.comparison import Row, Unit, bounded_drop, comparison, goal_in_words, measured_drop, titled
+from featherweight.report.comparison import (
+    Row,
+    Unit,
+    bounded_drop,
+    comparison,
+    goal_in_words,
+    limit_of,
+    measured_drop,
+    titled,
+    ways,
+)
 from featherweight.report.markup import Markup, cell, column, element, row, section, table
+from featherweight.report.who_pays import who_pays
 
 _TICK = "M5 12.5 L10 17.5 L19 7"
 _CROSS = "M7 7 L17 17 M17 7 L7 17"
@@ -89,18 +100,18 @@ def _compared(one: Row) -> Markup:
 
 def proof(story: Story) -> Markup:
     """The drop with its bound against the limit, and what was counted."""
-    one, unit, limit = story.certificate, Unit.of(story), story.goal.max_drop
+    one, unit, limit = story.certificate, Unit.of(story), limit_of(story)
     label = f"{measured_drop(story)}; {bounded_drop(story)}; the goal allows {unit.exact(limit)}"
     marks = (one.drop, one.drop_bound, limit)
     if all(map(math.isfinite, marks)):
         texts = unit.near(one.drop), unit.above(one.drop_bound), unit.exact(limit)
         image = interval(label, marks, texts, unit.factor)
         points = ", in points" if unit.counted else ""
-        words = f"{titled(one.metric)} lost{points}; left of zero the artefact is better than the original."
+        words = f"{titled(one.metric)} {ways(story)[0]}{points}; left of zero the artefact is better than the original."
         picture = element("figure", element("div", image, class_="drawing"), element("figcaption", words))
     else:
         picture = element("p", f"There is no drawing, since the loss or its bound is no finite number: {label}.")
-    return section("certificate", "The certificate", picture, _facts(story), _parity(story))
+    return section("certificate", "The certificate", picture, _facts(story), who_pays(story), _parity(story))
 
 
 def _facts(story: Story) -> Markup:
@@ -108,12 +119,20 @@ def _facts(story: Story) -> Markup:
     one, unit = story.certificate, Unit.of(story)
     source = "labels" if story.labelled else "the original's own answers, since there were no labels"
     facts = [
-        ("Test samples", f"{one.samples:,}, used once, after the last choice"),
+        ("Test samples", _touched(story)),
         ("Measured against", source),
         (titled(one.metric), f"{unit.level(one.original)} before, {unit.level(one.artefact)} after"),
     ]
     if one.lost is not None and one.gained is not None:
         facts.append(("Answers", f"{one.lost:,} turned wrong, {one.gained:,} turned right"))
+    if one.churn is not None:
+        share = figures.percent(one.churn.changed / max(1, one.churn.samples))
+        facts.append(("Answers changed in all", f"{one.churn.changed:,} ({share}): {_churned(one.churn)}"))
+    if one.smallest_provable is not None:
+        least = f"{unit.above(one.smallest_provable)}, if not a single answer is lost"
+        facts.append(("Smallest drop that this test set can prove", least))
+    if one.tested:
+        facts.append(("What was tested", one.tested))
     facts.append(("Bound", f"{one.bound_method}, one-sided, paired, {figures.confidence(one.confidence)} confidence"))
     if not one.holds:
         needed = one.samples_needed
@@ -121,6 +140,25 @@ def _facts(story: Story) -> Markup:
         facts.append(("Samples that would do at these rates", more))
     items = [element("div", element("dt", term), element("dd", meaning)) for term, meaning in facts]
     return element("dl", *items)
+
+
+def _touched(story: Story) -> str:
+    """How often the test samples were looked at: once, or by whom else."""
+    one = story.certificate
+    if one.looks == 1:
+        return f"{one.samples:,}, used once, after the last choice"
+    return (
+        f"{one.samples:,}; this test set has been looked at {one.looks:,} times in this run's folder, by as many "
+        "artefacts: to keep the best of them is to choose by test data, which this certificate can't make up for"
+    )
+
+
+def _churned(churn: Churn) -> str:
+    """Which way answers changed."""
+    return (
+        f"{churn.lost:,} from right to wrong, {churn.gained:,} from wrong to right, {churn.both_wrong:,} from wrong to "
+        "wrong"
+    )
 
 
 def _parity(story: Story) -> Markup:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from featherweight.contracts import TargetError
 from featherweight.targets.litert import LiteRT
+from featherweight.targets.onnxruntime import OnnxRuntime
 from featherweight.targets.seam import Runner, Target
 
-TARGETS: tuple[Target, ...] = (LiteRT(),)
+TARGETS: tuple[Target, ...] = (LiteRT(), OnnxRuntime())
 
 __all__ = ["TARGETS", "Runner", "Target", "target_by_name"]
 

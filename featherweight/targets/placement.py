@@ -66,7 +66,8 @@ def integer_layers(network: Network) -> list[Layer]:
     return found
 
 
-def _last_of_fused(node: fx.Node) -> fx.Node:
+def last_of_fused(node: fx.Node) -> fx.Node:
+    """The activation that a kernel computes together with ``node``, which alone reads it; ``node`` where none is."""
     users = list(node.users)
     return users[0] if len(users) == 1 and users[0].target in FUSED and _clips(users[0]) else node
 
@@ -76,7 +77,7 @@ def _clips(node: fx.Node) -> bool:
     return node.target is not _aten.hardtanh.default or tuple(node.args[1:3]) == (0, 6) or node.args[1:3] == (0.0, 6.0)
 
 
-def _values(node: fx.Node) -> list[fx.Node]:
+def values_read(node: fx.Node) -> list[fx.Node]:
     """The inputs of a node that are activations: not parameters, not sizes."""
     return [
         source
@@ -113,24 +114,24 @@ class _Spread:
         changed = False
         for node in self.nodes:
             known = node.target in self.data.same or node.target in self.data.free or node.target in self.data.fixed
-            values = _values(node)
+            values = values_read(node)
             if node.op != "call_function" or not known or not values or (node.target in FUSED and self._covered(node)):
                 continue
             real = [a for a in node.args if isinstance(a, (int, float)) and node.target in self.data.free]
             if all(value in self.leader for value in values) and not (real and node.target in _ARITHMETIC):
-                changed |= self.place(_last_of_fused(node))
+                changed |= self.place(last_of_fused(node))
         return changed
 
     def _covered(self, node: fx.Node) -> bool:
         """Whether a fused activation belongs to the operation before it, which places the grid."""
         source = node.all_input_nodes[0]
-        return _last_of_fused(source) is node and source not in self.leader
+        return last_of_fused(source) is node and source not in self.leader
 
     def backwards(self) -> bool:
         changed = False
         for node in reversed(self.nodes):
             if node in self.leader and node.op == "call_function" and node.target in self.data.same:
-                for value in _values(node):
+                for value in values_read(node):
                     changed |= self.place(value)
         return changed
 
@@ -149,13 +150,13 @@ def place_grids(network: Network, data: OperatorData) -> Placement:
     by_name = {node.name: node for node in spread.nodes}
     for layer in integer_layers(network):
         node = by_name[layer.node]
-        spread.place(_values(node)[0])
-        spread.place(_last_of_fused(node))
+        spread.place(values_read(node)[0])
+        spread.place(last_of_fused(node))
     while spread.forwards() | spread.backwards():
         pass
     for node in spread.nodes:
         if node in spread.leader and node.op == "call_function" and node.target in data.same:
-            tied = [value for value in _values(node) if value in spread.leader]
+            tied = [value for value in values_read(node) if value in spread.leader]
             if tied:
                 spread.tie([node, *tied])
     groups: dict[fx.Node, list[str]] = {}

@@ -24,12 +24,14 @@ class Target(Protocol):
         suffix: of its files, with the dot.
         extra: the extra that installs what it needs ("litert").
         capability: what it can run, as data.
+        pads_apart: whether padding other than "same" is an operation of its own, with a padded copy of the input.
     """
 
     name: str
     suffix: str
     extra: str
     capability: Capability
+    pads_apart: bool
 
     def missing(self) -> str | None:
         """The first package that isn't installed; None where all are."""
@@ -61,4 +63,17 @@ class Target(Protocol):
 
     def parts(self, path: Path) -> Mapping[str, int]:
         """Where the file's bytes are: a few words → bytes."""
+        ...
+
+    def peak_memory(self, path: Path) -> int:
+        """Peak bytes of live activations while the file runs one sample: the largest sum over its operators.
+
+        What an operator reads and writes, and what later ones still read, is live while it runs; inputs from the
+        start, outputs to the end. A value that only gets another shape shares its bytes. Constants, and what a kernel
+        takes for itself, don't count.
+        """
+        ...
+
+    def runtime(self) -> str:
+        """Name and version of what runs the files ("onnxruntime 1.32.0"): times count for it alone."""
         ...

@@ -8,42 +8,27 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.contracts import DataError
+from featherweight.tasks.metrics.answers import ACCURACY, answers_of, check_logits, log_softmax
 from featherweight.tasks.task import Task, check_finite_reference, check_same_shape
-
-
-def _scores(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """1 where the largest logit is the label's, else 0; 0 also where a logit is NaN."""
-    _check_logits(outputs)
-    if labels.shape != outputs.shape[:1]:
-        got = f"labels {labels.shape} for outputs {outputs.shape}"
-        raise DataError("Classification wants one label per sample.", got, "give the labels as (samples,)")
-    right = outputs.argmax(axis=1) == labels
-    return (right & ~np.isnan(outputs).any(axis=1)).astype(np.float64)
 
 
 def _divergence(reference: np.ndarray, outputs: np.ndarray) -> float:
     """Mean over samples of ``KL(p_reference ‖ p_outputs)``, in nats, in float64."""
-    _check_logits(outputs)
+    check_logits(outputs)
     check_same_shape(reference, outputs)
     check_finite_reference(reference)
     if not np.isfinite(outputs).all():
         return float("inf")
-    ours, theirs = _log_softmax(reference), _log_softmax(outputs)
+    ours, theirs = log_softmax(reference), log_softmax(outputs)
     # Rounding can leave a hair below zero, which no divergence is.
     return max(0.0, float((np.exp(ours) * (ours - theirs)).sum(axis=1).mean()))
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """``z - max z - log Σ exp(z - max z)`` along the classes, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
 def _answers(outputs: np.ndarray) -> np.ndarray:
     """The class of the largest logit, (n,) int64; the first of equals."""
-    _check_logits(outputs)
+    check_logits(outputs)
     check_finite_reference(outputs)
-    return outputs.argmax(axis=1).astype(np.int64)
+    return answers_of(outputs)
 
 
 def _check_labels(split: str, labels: np.ndarray, classes: int | None) -> None:
@@ -64,20 +49,10 @@ def _check_labels(split: str, labels: np.ndarray, classes: int | None) -> None:
         raise DataError("Every split holds at least two classes.", got, remedy)
 
 
-def _check_logits(outputs: np.ndarray) -> None:
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise DataError(
-            "Classification wants outputs (samples, classes) with at least two classes.",
-            f"outputs {outputs.shape}",
-            "return one logit per class and pool dense outputs, or choose the task regression",
-        )
-
-
 CLASSIFICATION = Task(
     name="classification",
-    metric="accuracy",
-    binary=True,
-    scores=_scores,
+    metric=ACCURACY,
+    by_sample=ACCURACY,
     divergence=_divergence,
     answers=_answers,
     check_labels=_check_labels,

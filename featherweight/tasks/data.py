@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from featherweight.contracts import DataError
-from featherweight.tasks.samples import ArraySamples, DatasetSamples, Rows, Samples, as_labels, picked
+from featherweight.tasks.samples import ArraySamples, DatasetSamples, Rows, Samples, as_groups, as_labels, picked
 
 SPLITS = ("train", "validation", "test")
 _CHUNK = 1024
 _REMEDY = (
     'give {"train": (x, y), "validation": (x, y), "test": (x, y)} or a tuple of the three; '
-    "x alone where there are no labels, ((x1, x2), y) for several inputs, or a map-style dataset; "
+    "x alone where there are no labels, ((x1, x2), y) for several inputs, (x, y, groups) with groups, "
+    "or a map-style dataset; "
     "without train, calibration samples are synthesized"
 )
 
@@ -44,24 +45,33 @@ class Split:
     Attributes:
         samples: where the samples lie.
         rows: which of them belong to the split.
+        tags: the group's name of every sample, (all samples,) text; None where there are no groups.
     """
 
     samples: Samples
     rows: Rows
+    tags: np.ndarray | None = None
 
     @classmethod
     def of(cls, value: Any) -> Split:
-        """A split over what a user gives: ``(x, y)``, ``x`` alone, or a map-style dataset.
+        """A split over what a user gives: ``(x, y)``, ``x`` alone, a map-style dataset, or any of it with groups.
 
         Args:
             value: ``x`` is a numpy array or torch tensor (samples, ...), or a tuple of them for several inputs; ``y``
-                has as many rows, or is None. Anything else with a length and an index is taken as a dataset.
+                has as many rows, or is None. Anything else with a length and an index is taken as a dataset. As
+                ``(x, y, groups)`` or ``(dataset, None, groups)`` every sample also has a group: a whole number or a
+                short text each.
 
         Raises:
             DataError: it is nothing of the kind, or its lengths differ.
         """
         if isinstance(value, Split):
             return value
+        if isinstance(value, tuple) and len(value) == 3:
+            x, y, groups = value
+            dataset = y is None and not isinstance(x, tuple | list | np.ndarray | torch.Tensor)
+            split = cls.of(x if dataset else (x, y))
+            return replace(split, tags=as_groups(groups, len(split)))
         samples: Samples
         if isinstance(value, tuple):
             if len(value) != 2:
@@ -85,6 +95,11 @@ class Split:
         """The labels, (samples,) or (samples, ...); None where there are none."""
         labels = self.samples.labels()
         return None if labels is None else picked(labels, self.rows)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """The group's name of each sample, (samples,) text; None where there are no groups."""
+        return None if self.tags is None else picked(self.tags, self.rows)
 
     def take(self, indices: Sequence[int] | np.ndarray | range) -> Batch:
         """The samples at ``indices``, counted within the split.
@@ -123,10 +138,10 @@ class Split:
             DataError: an index lies outside the split or is no whole number.
         """
         if len(indices) == 0:
-            return Split(self.samples, range(0))
+            return replace(self, rows=range(0))
         if isinstance(indices, range) and indices.step > 0 and indices[0] >= 0 and indices[-1] < len(self):
             # A range of a range stays one: arrays then give views.
-            return Split(self.samples, self.rows[indices.start : indices.stop : indices.step])
+            return replace(self, rows=self.rows[indices.start : indices.stop : indices.step])
         chosen = np.asarray(indices)
         if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
             got = f"an array of {chosen.dtype} with {chosen.ndim} axes"
@@ -136,13 +151,31 @@ class Split:
             raise DataError("Samples are counted from 0 within their split.", got, "choose among what is there")
         chosen = chosen.astype(np.int64)
         if isinstance(self.rows, range):
-            return Split(self.samples, self.rows.start + self.rows.step * chosen)
-        return Split(self.samples, self.rows[chosen])
+            return replace(self, rows=self.rows.start + self.rows.step * chosen)
+        return replace(self, rows=self.rows[chosen])
 
     def digests(self) -> Iterator[bytes]:
         """A hash of each sample's inputs, in order; equal samples have equal hashes."""
         for start in range(0, len(self), _CHUNK):
             yield from self.samples.digests(self.rows[start : start + _CHUNK])
+
+    def fingerprint(self, name: str) -> str:
+        """SHA-256 over samples, labels and groups, streamed; the same for equal contents, wherever they lie."""
+        digest = hashlib.sha256()
+        self.hash_into(digest, name)
+        return digest.hexdigest()
+
+    def hash_into(self, digest: hashlib._Hash, name: str) -> None:
+        """Add everything in the split to a hash, under a name."""
+        labels, groups = self.labels, self.groups
+        described = "none" if labels is None else f"{labels.dtype.str} {labels.shape}"
+        digest.update(f"{name} {len(self)} {described}\n".encode())
+        for sample in self.digests():
+            digest.update(sample)
+        if labels is not None:
+            digest.update(np.ascontiguousarray(labels).data)
+        if groups is not None:
+            digest.update("\n".join(["groups", *groups.tolist()]).encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +183,8 @@ class Data:
     """Three splits. Search sees ``train`` and ``validation`` only; ``test`` is for the certificate.
 
     Attributes:
-        train, validation, test: the splits; labels are there in both of validation and test or in none.
+        train, validation, test: the splits; labels are there in both of validation and test or in none. Groups are
+            used in validation and test.
         name: what to call the data in a report.
         class_names: the classes' names by their numbers, where they are known.
         data_free: whether there is no training split, by intention: ``train`` is empty then, and calibration samples
@@ -218,13 +252,7 @@ class Data:
         """SHA-256 over all samples and labels, streamed; the same for equal contents, wherever they lie."""
         digest = hashlib.sha256()
         for name, split in self.splits().items():
-            labels = split.labels
-            described = "none" if labels is None else f"{labels.dtype.str} {labels.shape}"
-            digest.update(f"{name} {len(split)} {described}\n".encode())
-            for sample in split.digests():
-                digest.update(sample)
-            if labels is not None:
-                digest.update(np.ascontiguousarray(labels).data)
+            split.hash_into(digest, name)
         return digest.hexdigest()
 
 

@@ -5,23 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.contracts import DataError
+from featherweight.tasks.metrics.errors import MEAN_ABSOLUTE_ERROR
 from featherweight.tasks.task import Task, check_finite_reference, check_same_shape
-
-
-def _scores(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The negated absolute error, averaged over each sample's outputs; negative infinity where one isn't finite.
-
-    (n, 1) and (n,) count as the same shape, either way round.
-    """
-    if outputs.ndim == 0 or len(labels) != len(outputs) or labels.size != outputs.size or labels.size == 0:
-        got = f"labels {labels.shape} for outputs {outputs.shape}"
-        raise DataError("Regression wants labels of the outputs' shape.", got, "give one number per output and sample")
-    if labels.shape != outputs.shape and labels.size != len(labels):
-        got = f"labels {labels.shape} for outputs {outputs.shape}"
-        raise DataError("Regression wants labels of the outputs' shape.", got, "bring their axes into one order")
-    rows = len(outputs)
-    error = np.abs(outputs.reshape(rows, -1).astype(np.float64) - labels.reshape(rows, -1)).mean(axis=1)
-    return -np.where(np.isfinite(error), error, np.inf)
 
 
 def _divergence(reference: np.ndarray, outputs: np.ndarray) -> float:
@@ -56,9 +41,8 @@ def _check_labels(split: str, labels: np.ndarray, classes: int | None) -> None:
 
 REGRESSION = Task(
     name="regression",
-    metric="mean absolute error",
-    binary=False,
-    scores=_scores,
+    metric=MEAN_ABSOLUTE_ERROR,
+    by_sample=MEAN_ABSOLUTE_ERROR,
     divergence=_divergence,
     answers=_answers,
     check_labels=_check_labels,

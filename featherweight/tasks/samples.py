@@ -16,6 +16,8 @@ import torch
 
 from featherweight.contracts import DataError
 
+_LONGEST_GROUP = 100  # characters of a group's name
+
 Rows = range | np.ndarray
 Array = np.ndarray | torch.Tensor
 
@@ -191,6 +193,26 @@ def as_labels(values: Any) -> np.ndarray:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     remedy = "number the classes from 0, for example with sklearn.preprocessing.LabelEncoder"
     raise DataError("Labels must be numbers.", f"labels of type {array.dtype}", remedy)
+
+
+def as_groups(values: Any, samples: int) -> np.ndarray:
+    """Groups as text, (samples,); whole numbers become their digits.
+
+    Raises:
+        DataError: they are neither whole numbers nor short texts, or not one for each sample.
+    """
+    array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    if array.dtype == object and all(isinstance(one, str | int) for one in array.ravel()):
+        array = array.astype(str)
+    if array.shape != (samples,) or array.dtype.kind not in "biuU":
+        got = f"groups of type {array.dtype} and shape {array.shape} for {samples} samples"
+        raise DataError("Every sample has one group, a whole number or a short text.", got, "give (samples,) of them")
+    named = array.astype(str)
+    longest = max((len(one) for one in np.unique(named).tolist()), default=0)
+    if longest > _LONGEST_GROUP:
+        got = f"a name of {longest} characters"
+        raise DataError(f"A group's name has {_LONGEST_GROUP} characters at most.", got, "give shorter names")
+    return named
 
 
 def sample_digests(inputs: Sequence[torch.Tensor]) -> list[bytes]:

@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from featherweight.audit.bounds import answers_bound, bootstrap, drop_bound
-from featherweight.audit.certificate import certify, expected_upper, samples_needed, smallest_provable_drop
+from featherweight.audit import certificate as made
+from featherweight.audit.bounds import answers_bound, bootstrap, drop_bound, shares_bound
+from featherweight.audit.certificate import expected_upper, samples_needed, smallest_provable_drop
+from featherweight.audit.measure import measured
 from featherweight.contracts import Certificate, DataError, Goal
+from featherweight.tasks.metrics import METRICS, SampleMetric
+
+
+def certify(original, artefact, goal: Goal, name: str) -> Certificate:
+    """A certificate from scores: outputs that are their own scores."""
+    metric = SampleMetric(name=name, points=name == "accuracy", scores=lambda outputs, targets: outputs)
+    return made.certify(metric, (original, artefact), original, goal)
 
 
 def answers(samples: int, lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,3 +200,71 @@ def test_the_expected_bound_falls_evenly_from_the_bound_that_was_seen() -> None:
 def test_scores_that_support_nothing_are_refused(original: list, artefact: list) -> None:
     with pytest.raises(DataError):
         certify(np.array(original), np.array(artefact), Goal(), "accuracy")
+
+
+def test_what_was_tested_stands_there_word_for_word() -> None:
+    assert certified(797, 2, 0).tested == (
+        "Tested on 797 samples that no earlier stage saw, as if drawn at random from where the artefact will be used: "
+        "that original − artefact in accuracy is at most 1.00 points. By a one-sided paired exact bound, the opposite "
+        "was rejected at 5 % error probability."
+    )
+    assert "could not be rejected at 5 %" in certified(360, 1, 0).tested
+
+
+def test_the_smallest_provable_drop_is_that_of_the_test_set() -> None:
+    certificate = certified(797, 2, 0)
+    assert certificate.smallest_provable == smallest_provable_drop(797, 0.95)
+    assert smallest_provable_drop(797, 0.95) < certificate.drop_bound
+
+
+def test_where_less_is_better_a_rise_is_the_drop() -> None:
+    random = np.random.default_rng(0)
+    labels = random.normal(size=400)
+    before, after = labels + 0.10 * random.normal(size=400), labels + 0.11 * random.normal(size=400)
+    certificate = made.certify(METRICS["mae"], (before, after), labels, Goal(max_drop=0.05))
+    assert certificate.original == pytest.approx(np.abs(before - labels).mean())
+    assert certificate.drop == pytest.approx(certificate.artefact - certificate.original)
+    assert not certificate.higher_is_better
+    assert certificate.statement.startswith("With 95 % confidence the artefact adds at most 0.0")
+    assert "of mean absolute error against the original" in certificate.statement
+
+
+def relative(samples: int, lost: int, share: float) -> Certificate:
+    return certify(*answers(samples, lost, 0), Goal(max_drop=share, relative=True), "accuracy")
+
+
+def test_a_relative_goal_is_a_share_of_what_the_original_has_at_least() -> None:
+    certificate = relative(1000, 2, 0.01)
+    limit, level = certificate.limit, 0.9
+    assert limit is not None
+    assert 0.01 * 0.87 < limit < 0.01 * level
+    # Each of both bounds takes a part of the error probability.
+    assert certificate.drop_bound == pytest.approx(answers_bound(2, 0, 1000, 1 - 0.9 * 0.05)[0])
+    least = 0.01 * binomtest(900, 1000).proportion_ci(0.99, "exact").low
+    assert limit == math.floor(1e5 * least) / 1e5
+    assert certificate.holds == (certificate.drop_bound <= limit)
+    assert "goal of 1 % of the original's accuracy" in certificate.statement
+    assert "at most 1 % of the original's" in certificate.tested
+
+
+def test_a_relative_goal_is_harder_where_the_original_is_weak() -> None:
+    lost = np.zeros(1000)
+    weak, strong = lost.copy(), lost.copy()
+    weak[:300], strong[:950] = 1.0, 1.0
+    held = [certify(one, one, Goal(max_drop=0.005, relative=True), "accuracy") for one in (weak, strong)]
+    assert [one.holds for one in held] == [False, True]
+    assert held[0].drop_bound == held[1].drop_bound
+
+
+def test_the_ratio_of_a_relative_goal_is_covered() -> None:
+    """Artefacts that lose exactly what is allowed are let through one time in twenty at most."""
+    random, allowed, through = np.random.default_rng(2), 0.05, 0
+    level = 0.6
+    for _ in range(600):
+        original = random.random(300) < level
+        artefact = original & (random.random(300) >= allowed)
+        metric = SampleMetric(name="accuracy", scores=lambda outputs, targets: outputs.astype(float))
+        goal = Goal(max_drop=allowed, relative=True)
+        found = measured(metric, (original, artefact), original, goal, answers=shares_bound)
+        through += found.bound.upper <= found.limit
+    assert through / 600 <= 0.05

@@ -11,8 +11,17 @@ from torch import nn
 from featherweight.contracts import PlanError, Step
 from featherweight.methods.binarization import Binarization
 from featherweight.methods.lowrank import LowRank
+from featherweight.methods.quantization import Quantization
 from featherweight.methods.seam import Subject, apply_steps, cost_of, leaves, predicted_error
-from featherweight.network.encodings import BinaryEncoding, CodebookEncoding, MaskEncoding, chain_of, encode, holds
+from featherweight.network.encodings import (
+    BinaryEncoding,
+    CodebookEncoding,
+    MaskEncoding,
+    chain_of,
+    encode,
+    holds,
+    is_integer,
+)
 from featherweight.network.modules import copied, set_weight, weight_of
 from featherweight.numerics.binary import fit_binary, fit_ternary, on_levels
 from featherweight.numerics.gram import output_error
@@ -124,3 +133,20 @@ def test_degenerate_weights_and_moments_give_finite_weights(every: Subjects, dty
             assert not weight_of(built)[(weight_of(linear) == 0).all(1)].any()
             if len(weight.unique()) == 1:
                 assert torch.allclose(weight_of(built), weight_of(linear), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["binary", "ternary"])
+@pytest.mark.parametrize("bits", [2, 8])
+def test_quantization_after_it_puts_signs_on_integer_kernels_and_changes_nothing(
+    every: Subjects, kind: str, bits: int
+) -> None:
+    settings = {"weights": "int8", "activations": "int8", "bits": bits}
+    for subject in every.values():
+        signs = PACKED.apply(subject, {"kind": kind})
+        built = apply_steps(
+            subject, (Step("binarization", {"kind": kind}), Step("quantization", settings)), (PACKED, Quantization())
+        )
+        assert is_integer(built)
+        assert holds(built)
+        assert torch.allclose(weight_of(built), weight_of(signs), rtol=1e-6)
+        assert torch.equal(weight_of(built).sign(), weight_of(signs).sign())

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from featherweight.contracts import Capability, PlanError
+from featherweight.contracts import Capability, Plan, PlanError, Step
+from featherweight.methods import METHODS
+from featherweight.methods.apply import apply, rebuild
 from featherweight.methods.grouping import Grouping
-from featherweight.methods.seam import Subject, effective_weight, predicted_error
+from featherweight.methods.quantization import Quantization
+from featherweight.methods.seam import Subject, apply_steps, chains, effective_weight, predicted_error
 from featherweight.network.capture import capture
 from featherweight.network.composition import positions, stored_values
-from featherweight.network.encodings import HalfEncoding, encode
+from featherweight.network.encodings import (
+    AffineEncoding,
+    HalfEncoding,
+    encode,
+    encoding_of,
+    encodings,
+    holds,
+    is_integer,
+    weight_type,
+)
+from featherweight.network.grids import with_grids
 from featherweight.network.grouped import PermutedConvolution
 from featherweight.network.modules import copied, shift_bias
+from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import observe
 from featherweight.observation.rows import output_rows, sample_positions
+from featherweight.recovery import recover
+from featherweight.targets.litert import LiteRT
 from featherweight.tasks.data import Split
 from featherweight.testing import ANY_TARGET, subjects
 
@@ -153,3 +170,67 @@ def test_one_sample_is_enough_to_build_on() -> None:
     built = Grouping().apply(every["wide"], {"groups": 4})
     assert seen.rows == 16
     assert bool(torch.isfinite(built.weight).all())
+
+
+INT8 = Step("quantization", {"weights": "int8", "activations": "int8"})
+
+
+def test_quantization_rounds_the_blocks_alone_and_the_permutation_stays() -> None:
+    subject = _problem()[0]["wide"]
+    steps = (Step("grouping", {"groups": 4}), INT8)
+    grouped, built = (apply_steps(subject, steps[:count], METHODS) for count in (1, 2))
+    assert isinstance(built, PermutedConvolution)
+    assert torch.equal(built.inputs, grouped.inputs)
+    assert torch.equal(built.outputs, grouped.outputs)
+    assert weight_type(built) == "int8"
+    assert is_integer(built)
+    assert holds(built)
+    encoding = encoding_of(built)
+    assert isinstance(encoding, AffineEncoding)
+    steps_of = built.blocks.flatten(1) / encoding.scale.double().unsqueeze(1)
+    assert torch.allclose(steps_of, steps_of.round(), atol=1e-4)
+    difference = (built.weight - grouped.weight).abs().amax((1, 2, 3))
+    assert bool((difference <= encoding.scale[built.places] * 127).all())
+    assert not built.weight[grouped.weight == 0].any()
+    assert [name for name, _ in encodings(nn.Sequential(built))] == ["0.convolution"]  # stored once
+    nearest = Step("quantization", {**INT8.settings, "rounding": "nearest", "bits": 4})
+    errors = [
+        predicted_error(replace(subject, module=apply_steps(subject, (steps[0], one), METHODS), input_noise=0.0))
+        for one in (Step("quantization", {**INT8.settings, "bits": 4}), nearest)
+    ]
+    assert errors[0] < errors[1]  # GPTQ under each set's own inputs
+
+
+def test_what_follows_grouping_is_offered_where_the_target_lists_the_kernel() -> None:
+    subject = _problem()[0]["wide"]
+    listed = {kind: kinds | {"grouped_conv2d"} for kind, kinds in ANY_TARGET.layer_kinds.items()}
+    for capability, wanted in ((GROUPS, False), (replace(GROUPS, layer_kinds=listed), True)):
+        state = replace(subject, module=Grouping().apply(subject, {"groups": 4}), capability=capability)
+        settings, refusals = Quantization().options(state)
+        assert bool(settings) == wanted
+        assert all("no int8 kernel for a grouped_conv2d" in one.reason for one in refusals if "int8" in one.action)
+        chains_of = [
+            found[0] for found in chains(replace(subject, capability=capability), METHODS) if found.__class__ is tuple
+        ]
+        names = {tuple(step.method for step in steps) for steps in chains_of}
+        assert (("grouping", "quantization") in names) == wanted
+    dynamic = Step("quantization", {"weights": "int8", "activations": "dynamic"})
+    with pytest.raises(PlanError, match="grouped_conv2d"):
+        apply_steps(replace(subject, capability=GROUPS), (Step("grouping", {"groups": 4}), dynamic), METHODS)
+
+
+def test_grouped_and_rounded_it_runs_on_an_integer_kernel(tmp_path: Path) -> None:
+    _, x = _problem(torch.float32)
+    network = capture(_Net().eval(), x[:2])
+    target, split = LiteRT(), Split.of(x)
+    plan = Plan("", "litert", {"wide": (Step("grouping", {"groups": 4}), INT8)})
+    applied = apply(network, plan, split, target.capability, METHODS)
+    built = recover(Slim.whole(network), applied, split, target)
+    assert built.grids
+    artefact = target.lower(built, tmp_path / "grouped.tflite")
+    assert artefact.operators["CONV_2D int8"] == 1
+    found = target.load(tmp_path / "grouped.tflite")((x[:8].numpy(),))
+    simulated = with_grids(built)(x[:8]).detach().numpy()
+    assert abs(found - simulated).max() < 0.05 * simulated.std()
+    again = rebuild(network, plan, applied.module.state_dict(), target.capability, METHODS)
+    assert torch.equal(again.module(x), applied.module(x))

@@ -193,6 +193,11 @@ def test_shared_weights_stay_shared(bits: int) -> None:
         {**INT8, "symmetric": False},
         {"weights": "int8"},
         {"weights": "int4", "activations": "int8"},
+        {**INT8, "ranges": "luck"},
+        {**INT8, "ranges": ""},
+        {**WEIGHTS_ALONE, "ranges": "mse"},
+        {**HALF, "ranges": "mse"},
+        {**INT8, "block": 32},
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ import pytest
 
 from featherweight.contracts import DataError, RunError
 from featherweight.packaging import estimate_bits, info, pack, unpack
-from featherweight.packaging.package import encode_package
+from featherweight.packaging.package import Content, encode_package
 from featherweight.packaging.spans import TensorSpan, tensor_spans
 from tests.packaging.samples import content_of, levels
 
@@ -150,3 +150,14 @@ def test_nothing_is_unpacked_where_a_folder_stands_in_the_way(tmp_path: Path) ->
     with pytest.raises(RunError, match="folder"):
         unpack(tmp_path / "own.fwp", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b/c", "a/b"), ("a", "A"), ("A/b", "a")])
+def test_files_that_would_share_a_place_are_refused_before_anything_is_written(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    forged = encode_package(Content(dict.fromkeys(names, b"content")))
+    (tmp_path / "forged.fwp").write_bytes(forged)
+    with pytest.raises(DataError, match="two files in one place"):
+        unpack(tmp_path / "forged.fwp", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -144,3 +144,45 @@ def test_the_scale_of_divergence_does_not_matter(scale: float) -> None:
     choice = allocate(table, Goal(), 0.6 * scale)
     assert choice is not None
     assert sum(option.cost.size_bytes for option in choice.layers.values()) == 700
+
+
+wide = st.tuples(st.integers(1, 900), st.integers(1, 900), st.floats(1, 900), st.floats(0.1, 4.0), st.floats(0.001, 1))
+
+
+@given(
+    st.lists(st.lists(wide, min_size=0, max_size=4), min_size=1, max_size=3),
+    st.sampled_from(["size", "package", "macs", "latency"]),
+    st.fixed_dictionaries(
+        {"max_size_bytes": st.none() | st.integers(300, 3000), "max_package_bytes": st.none() | st.integers(300, 3000)},
+        optional={"max_latency_ms": st.floats(0.5, 12.0)},
+    ),
+    st.floats(0.01, 2.0),
+)
+@settings(max_examples=80)
+def test_several_limits_at_once_equal_brute_force(rows: list, minimize: str, limits: dict, budget: float) -> None:
+    options = {
+        f"unit{u}": tuple(
+            Option(f"unit{u}", (Step("m", {"n": n}),) if n else (), Cost(s, m, s, p, ms), d, d)
+            for n, (s, m, p, ms, d) in enumerate([(1000, 1000, 950.0, 5.0, 0.0), *entries])
+        )
+        for u, entries in enumerate(rows)
+    }
+    table, goal = Table(options, (), Cost(10, 10, 0, 9.0, 0.2)), Goal(minimize=minimize, **limits)
+
+    def best(slack: float) -> float | None:
+        found = None
+        for chosen in itertools.product(*table.options.values()):
+            total = sum((option.cost for option in chosen), table.fixed)
+            fits = all(total.of(q) <= limit * (1 + slack) for q, limit in goal.limits.items())
+            if fits and sum(o.divergence for o in chosen) <= budget * (1 + slack):
+                value = (total - table.fixed).of(goal.minimize)
+                found = value if found is None else min(found, value)
+        return found
+
+    tight, loose = best(0.0), best(1e-4)
+    choice = allocate(table, goal, budget)
+    if choice is None:
+        assert tight is None
+    else:
+        assert loose is not None
+        assert loose - 1e-6 <= choice.cost.of(goal.minimize) <= (1e9 if tight is None else tight * (1 + 1e-6))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,15 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, tupl
     reference = network.module(x).numpy()
     for name, methods in families.items():
         seen = observe(network, split)
-        table = build_table(network, seen, split, CLASSIFICATION, target.capability, methods, whole_bytes=whole)
+        table = build_table(
+            network,
+            seen,
+            split,
+            CLASSIFICATION,
+            target.capability,
+            methods,
+            whole=replace(network.cost, size_bytes=whole),
+        )
         choice = allocate(table, Goal(), 0.002)
         assert choice is not None
         plan = plan_of("n", "litert", choice)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -75,7 +77,9 @@ def test_every_keep_can_be_made_and_costs_what_was_said(kind: type[nn.Module]) -
     x = torch.randn(48, 6)
     network, split = capture(kind(), x[:2]), Split.of(x)
     seen, prunable = observe(network, split), Prunable.of(network, Pruning())
-    table = build_table(network, seen, split, CLASSIFICATION, ANY_TARGET, (), whole_bytes=10_000)
+    table = build_table(
+        network, seen, split, CLASSIFICATION, ANY_TARGET, (), whole=replace(network.cost, size_bytes=10_000)
+    )
     table = with_keeps(table, network, prunable, Grounds(seen, split), CLASSIFICATION, ANY_TARGET)
     assert table.keeps
     for unit, row in table.keeps.items():

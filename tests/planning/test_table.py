@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -21,7 +23,9 @@ def test_anchors_are_measured_in_the_whole_network() -> None:
     network, split = contract_problem()
     evidence = observe(network, split)
     methods = [method for method in METHODS if method.name in ("quantization", "lowrank")]
-    table = build_table(network, evidence, split, REGRESSION, ANY_TARGET, methods, whole_bytes=10**6)
+    table = build_table(
+        network, evidence, split, REGRESSION, ANY_TARGET, methods, whole=replace(network.cost, size_bytes=10**6)
+    )
     inputs = split.take(range(len(split))).inputs
     seen_integer = False
     for name, options in table.options.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -158,7 +159,9 @@ def problem() -> Problem:
     x = torch.randn(64, 3, 8, 8)
     network, split = capture(Branches(), x[:2]), Split.of(x)
     seen, prunable = observe(network, split), Prunable.of(network, Pruning())
-    table = build_table(network, seen, split, CLASSIFICATION, ANY_TARGET, METHODS, whole_bytes=100_000)
+    table = build_table(
+        network, seen, split, CLASSIFICATION, ANY_TARGET, METHODS, whole=replace(network.cost, size_bytes=100_000)
+    )
     return (
         network,
         split,

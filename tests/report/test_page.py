@@ -203,7 +203,7 @@ def test_integer_kernels_are_counted() -> None:
 
 def test_the_snippet_is_for_its_runtime_only() -> None:
     one = story()
-    elsewhere = replace(one.compressed, artefact=replace(one.compressed.artefact, target="onnxruntime"))
+    elsewhere = replace(one.compressed, artefact=replace(one.compressed.artefact, target="elsewhere"))
     assert "ai_edge_litert" in Document(page_of(one)).text
     assert "ai_edge_litert" not in Document(page_of(replace(one, compressed=elsewhere))).text
 

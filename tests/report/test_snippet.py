@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.contracts import Artefact, TensorSpec
-from featherweight.report.snippet import litert_snippet
+from featherweight.report.snippet import litert_snippet, onnxruntime_snippet, program_of
 from featherweight.targets.litert.flatbuffer import write_model
 
 GRID_IN, GRID_OUT = (0.05, -14), (0.1, 3)
@@ -60,6 +61,16 @@ def tensor_of(name: str, grid: tuple[float, int], integer: bool):
     return tensor
 
 
+def found_by(program: str, folder: Path) -> np.ndarray:
+    """What a program saves that prints an output "out", run by itself."""
+    program += 'import sys\nassert not any(name.startswith(("featherweight", "torch")) for name in sys.modules)\n'
+    (folder / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, "-I", "program.py"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "out" in done.stdout
+    return np.load(folder / "found.npy")
+
+
 @pytest.mark.parametrize("integer", [True, False])
 def test_it_runs_a_real_file_in_the_runtime_alone(tmp_path, integer) -> None:
     program = litert_snippet(doubled(tmp_path / "twice.tflite", integer=integer))
@@ -67,17 +78,33 @@ def test_it_runs_a_real_file_in_the_runtime_alone(tmp_path, integer) -> None:
     placeholder = 'np.zeros((1, 2, 3), "float32")'
     assert placeholder in program
     program = program.replace(placeholder, f'np.array({sample.tolist()}, "float32")')
-    program += 'import sys\nassert not any(name.startswith(("featherweight", "torch")) for name in sys.modules)\n'
-    program += 'np.save("found.npy", y0)\n'
-    (tmp_path / "program.py").write_text(program)
-    done = subprocess.run(
-        [sys.executable, "-I", "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "out" in done.stdout
-    found = np.load(tmp_path / "found.npy")
+    found = found_by(program + 'np.save("found.npy", y0)\n', tmp_path)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, 2 * sample, atol=GRID_OUT[0] / 2 + 2 * GRID_IN[0] / 2 if integer else 0)
+
+
+def test_it_runs_an_onnx_file_in_the_runtime_alone(tmp_path) -> None:
+    value = onnx.helper.make_tensor_value_info
+    ends = (value(name, onnx.TensorProto.FLOAT, ["batch", 2, 3]) for name in ("in", "out"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["in", "in"], ["out"])], "g", *([one] for one in ends))
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    (tmp_path / "twice.onnx").write_bytes(model.SerializeToString())
+    one = replace(artefact((real("in", layout="NCHW"),), (real("out"),), "twice.onnx"), target="onnxruntime")
+    sample = np.array([[[0.5, -0.25, 1.0], [2.0, 0.0, -1.5]]], "float32")
+    program = onnxruntime_snippet(one)
+    assert "in: your sample, NCHW" in program
+    program = program.replace('np.zeros((1, 2, 3), "float32")', f'np.array({sample.tolist()}, "float32")')
+    assert np.array_equal(found_by(program + 'np.save("found.npy", outputs[0])\n', tmp_path), 2 * sample)
+
+
+def test_every_runtime_has_its_program() -> None:
+    one = artefact((real("x"),), (real("y"),))
+    for name, package in (("litert", "ai-edge-litert"), ("onnxruntime", "onnxruntime")):
+        found = program_of(replace(one, target=name))
+        assert found is not None
+        assert found[1] == package
+        assert package.replace("-", "_") in found[0]
+    assert program_of(replace(one, target="abacus")) is None
 
 
 def functions_of(program: str) -> dict:
@@ -118,12 +145,13 @@ def test_every_input_and_output_is_there() -> None:
     assert '"int64"' in program
 
 
-@given(st.text(), st.text(), st.text())
-def test_names_stay_words(name, layout, file) -> None:
+@pytest.mark.parametrize("write", [litert_snippet, onnxruntime_snippet])
+@given(name=st.text(), layout=st.text(), file=st.text())
+def test_names_stay_words(write, name, layout, file) -> None:
     spec = real(name, layout=layout)
-    program = litert_snippet(artefact((spec,), (spec,), file))
+    program = write(artefact((spec,), (spec,), file))
     tree = ast.parse(program)
-    plain = ast.parse(litert_snippet(artefact((real("x"),), (real("y"),))))
+    plain = ast.parse(write(artefact((real("x"),), (real("y"),))))
     assert [type(node) for node in ast.walk(tree)] == [type(node) for node in ast.walk(plain)]
     words = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     assert file in words

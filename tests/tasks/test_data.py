@@ -182,7 +182,7 @@ def test_counts_that_mean_nothing():
     [
         ((X, Y[:-1]), "8 in input 0, 7 in labels"),
         (((X, X[:5]), Y), "8 in input 0, 5 in input 1"),
-        ((X, Y, Y), "3 values"),
+        ((X, Y, Y, Y), "4 values"),
         (((), Y), "one row per sample"),
         ((X, np.array(3)), "one row per sample"),
         (np.array(3.0), "one row per sample"),

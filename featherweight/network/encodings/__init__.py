@@ -11,6 +11,7 @@ from featherweight.network.encodings.affine import AffineEncoding
 from featherweight.network.encodings.binary import BinaryEncoding
 from featherweight.network.encodings.chain import (
     Encoding,
+    carrier,
     chain_of,
     encode,
     encoding_of,
@@ -33,6 +34,7 @@ __all__ = [
     "Encoding",
     "HalfEncoding",
     "MaskEncoding",
+    "carrier",
     "chain_of",
     "encode",
     "encoding_of",

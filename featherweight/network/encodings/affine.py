@@ -22,15 +22,17 @@ class AffineEncoding(nn.Module):
         integer: whether the layer's activations lie on integer grids too, so that an integer kernel can run it.
         dynamic: whether they are put on integers for each inference alone, on a range found there. The graph doesn't
             say so: what comes of it is measured on the file.
+        ranges: how the grids of the layer's activations are to be found, by a name of
+            :data:`featherweight.numerics.ranges.RANGE_SEARCHES`; empty leaves it to whoever fits them.
     """
 
     type_name: ClassVar[str | None] = "int8"
     scale: torch.Tensor
     zero_point: torch.Tensor
 
-    def __init__(self, grid: AffineGrid, axis: int, integer: bool, dynamic: bool = False) -> None:
+    def __init__(self, grid: AffineGrid, axis: int, integer: bool, *, dynamic: bool = False, ranges: str = "") -> None:
         super().__init__()
-        self.integer, self.dynamic = integer, dynamic
+        self.integer, self.dynamic, self.ranges = integer, dynamic, ranges
         self.register_buffer("scale", grid.scale.detach().clone().float())
         self.register_buffer("zero_point", grid.zero_point.detach().clone().to(torch.int64))
         self.lowest, self.highest, self.axis = grid.lowest, grid.highest, axis

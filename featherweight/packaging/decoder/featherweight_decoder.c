@@ -7,13 +7,27 @@
 enum {
     CONTEXTS = 6,
     NODES = 32,
-    PLACES = 1024,
-    SIGNS = CONTEXTS * NODES * PLACES,
-    RESTS = SIGNS + CONTEXTS * PLACES,
+    TREE = 16, /* the tree's first node; the chain's are below */
+    /* Where each context's places for a magnitude begin, and how many they all are; the same for a sign. */
+    SIZE_1 = 1,
+    SIZE_2 = SIZE_1 + 24 * 24,
+    SIZE_3 = SIZE_2 + 24 * 24,
+    SIZE_4 = SIZE_3 + 512 + 128,
+    SIZE_5 = SIZE_4 + 12 * 12,
+    SIZES = SIZE_5 + 12 * 12,
+    SIGN_0 = SIZES * NODES, /* where three contexts count, the sign is coded alone, here, under the second's 27 */
+    SIGN_1 = SIGN_0 + 27,
+    SIGN_2 = SIGN_1 + 27,
+    SIGN_3 = SIGN_2 + 3 * 24,
+    SIGN_4 = SIGN_3 + 64 + 128,
+    SIGN_5 = SIGN_4 + 3 * 12,
+    MIXED_STATES = SIGN_5 + 3 * 12,
+    RESTS = 0,
     ESCAPES = RESTS + 64,
     STEPS = ESCAPES + 32,
     TIES = STEPS + 256,
-    LEVEL_STATES = TIES + 16,
+    ALONE_STATES = TIES + 16,
+    STRIDE = 8, /* from one mixture's weights to the next one's */
     LEVEL_MIXTURES = NODES + 1, /* for each number of contexts */
     FEWEST_CONTEXTS = 3,
     KEPT = 30,
@@ -27,6 +41,7 @@ enum {
     REFERENCE = THIRD + HASHED,
     MATCH = REFERENCE + 8 * 65536,
     PLAIN_STATES = MATCH + 64,
+    BLOCK = 64,
     LONGEST = 31,
     PLAIN_MIXTURES = LONGEST + 1,
     HASH_BITS = 14,
@@ -52,6 +67,13 @@ enum { TRUSTING = 1 };
 enum { TRUSTING = 0 };
 #endif
 
+/* Bits are decoded faster where the coder's state stays in registers, all the way down. */
+#ifdef __GNUC__
+#define INLINE inline __attribute__((always_inline))
+#else
+#define INLINE inline
+#endif
+
 #define MOST_BYTES 0x7fffffffu
 #define FRESH 0x80000000u
 
@@ -62,44 +84,51 @@ static const uint8_t ELEMENT_BYTES[ELEMENTS] = {1, 1, 2, 2, 4, 2, 4, 4};
 
 /* ------------------------------------------------------------------------------------------------ what is learnt */
 
+/* A probability in the upper 22 bits and a count in the lower 10; and the logit, which takes long to look up where the
+ * next bit waits for it. */
 typedef struct {
-    uint32_t *states;
-    int32_t *weights; /* CONTEXTS to a mixture */
-} model;
+    uint32_t held;
+    int32_t logit;
+} mixed_state;
 
-/* A context's decisions of one tree fill 64 bytes, a cache's line: the levels' states come first, at a multiple of 64. */
+/* A context's decisions of one tree fill 128 bytes, cache lines: the levels' states come first, at a multiple of 64. */
 typedef struct {
-    uint32_t level_states[LEVEL_STATES];
+    mixed_state mixed[MIXED_STATES];
+    uint32_t alone[ALONE_STATES];
+    int last_balanced, last_contexts; /* of the matrix before */
     int16_t stretch[4096];
     uint16_t squash[4096];
-    int32_t rates[1024];
+    uint16_t rates[1024];
     int32_t starts[16];
     uint8_t bucket[ESCAPE + 1];
     uint8_t scale[16384];
-    int32_t level_weights[(CONTEXTS + 1) * LEVEL_MIXTURES * CONTEXTS];
+    int32_t level_weights[(CONTEXTS + 1) * LEVEL_MIXTURES * STRIDE];
+    int plain_known; /* what follows is made where it is first used: most of the room is there */
+    uint8_t made[PLAIN_STATES / BLOCK];
     uint32_t plain_states[PLAIN_STATES];
-    int32_t plain_weights[PLAIN_MIXTURES * CONTEXTS];
+    int32_t plain_weights[PLAIN_MIXTURES * STRIDE];
     uint32_t matches[1 << HASH_BITS]; /* place plus one, 0 is none */
     uint32_t words[MOST_VALUES];
 } knowledge;
 
+/* The range coder's interval is [low, low + width]; what of the stream is in view lies `offset` above low. */
 typedef struct {
     const uint8_t *stream;
     size_t count, next;
-    uint32_t low, high, window;
+    uint32_t low, width, offset;
     knowledge *known;
 } coder;
 
 /* Shift right, rounding towards minus infinity, for negative numbers too: C99 leaves that to the compiler. */
 #if -1 >> 1 == -1
-static int64_t down(int64_t value, int bits) { return value >> bits; }
+static INLINE int64_t down(int64_t value, int bits) { return value >> bits; }
+static INLINE int32_t down_32(int32_t value, int bits) { return value >> bits; }
 #else
-static int64_t down(int64_t value, int bits) { return value < 0 ? ~(~value >> bits) : value >> bits; }
+static INLINE int64_t down(int64_t value, int bits) { return value < 0 ? ~(~value >> bits) : value >> bits; }
+static INLINE int32_t down_32(int32_t value, int bits) { return value < 0 ? ~(~value >> bits) : value >> bits; }
 #endif
 
 static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static int64_t magnitude(int64_t value) { return value < 0 ? -value : value; }
 
 static void make_squash(knowledge *known) {
     uint64_t power = (uint64_t)1 << 32;
@@ -131,7 +160,7 @@ static void make_tables(knowledge *known) {
     int k, bucket = 0;
     make_squash(known);
     make_scales(known);
-    for (k = 0; k < 1024; k++) known->rates[k] = 131072 / (2 * k + 3);
+    for (k = 0; k < 1024; k++) known->rates[k] = (uint16_t)(131072 / (2 * k + 3));
     for (k = 0; k < 16; k++) known->starts[k] = k < 4 ? k : (k & 1 ? 3 << (k / 2 - 1) : 1 << (k / 2));
     for (k = 0; k <= ESCAPE; k++) {
         while (bucket < LAST && known->starts[bucket + 1] <= k) bucket++;
@@ -139,97 +168,167 @@ static void make_tables(knowledge *known) {
     }
 }
 
-static void forget_all(knowledge *known) {
+static void forget_levels(knowledge *known) {
     int k;
-    make_tables(known);
-    for (k = 0; k < LEVEL_STATES; k++) known->level_states[k] = FRESH;
-    for (k = 0; k < PLAIN_STATES; k++) known->plain_states[k] = FRESH;
-    for (k = 0; k < (CONTEXTS + 1) * LEVEL_MIXTURES * CONTEXTS; k++) {
-        int count = k / (LEVEL_MIXTURES * CONTEXTS);
+    mixed_state fresh;
+    fresh.held = FRESH, fresh.logit = known->stretch[FRESH >> 20];
+    for (k = 0; k < MIXED_STATES; k++) known->mixed[k] = fresh;
+    for (k = 0; k < ALONE_STATES; k++) known->alone[k] = FRESH;
+    known->last_balanced = known->last_contexts = 0;
+    for (k = 0; k < (CONTEXTS + 1) * LEVEL_MIXTURES * STRIDE; k++) {
+        int count = k / (LEVEL_MIXTURES * STRIDE);
         known->level_weights[k] = WEIGHT_ONE / (count > 0 ? count : 1);
     }
-    for (k = 0; k < PLAIN_MIXTURES * CONTEXTS; k++) known->plain_weights[k] = WEIGHT_ONE / CONTEXTS;
+}
+
+static void forget_plain(knowledge *known) {
+    int k;
     memset(known->matches, 0, sizeof known->matches);
+    if (!TRUSTING) memset(known->made, 0, sizeof known->made);
+    for (k = 0; k < PLAIN_MIXTURES * STRIDE; k++) known->plain_weights[k] = WEIGHT_ONE / CONTEXTS;
+    known->plain_known = 1;
+}
+
+/* A state of the plain model: most are never looked at, so a block is made where one of it is. */
+static INLINE uint32_t *plain_state(knowledge *known, uint32_t place) {
+    uint32_t block = place / BLOCK, k;
+    if (!known->made[block]) {
+        for (k = 0; k < BLOCK; k++) known->plain_states[block * BLOCK + k] = FRESH;
+        known->made[block] = 1;
+    }
+    return known->plain_states + place;
 }
 
 /* ---------------------------------------------------------------------------------------------------- range coder */
 
-static uint32_t next_byte(coder *c) { return c->next < c->count ? c->stream[c->next++] : 0; }
+static INLINE uint32_t next_byte(coder *c) { return c->next < c->count ? c->stream[c->next++] : 0; }
 
 static void start_coder(coder *c, const uint8_t *stream, size_t count, knowledge *known) {
     int k;
     c->stream = stream, c->count = count, c->next = 0;
-    c->low = 0, c->high = 0xffffffffu, c->window = 0;
+    c->low = 0, c->width = 0xffffffffu, c->offset = 0;
     c->known = known;
-    for (k = 0; k < 4; k++) c->window = c->window << 8 | next_byte(c);
+    for (k = 0; k < 4; k++) c->offset = c->offset << 8 | next_byte(c);
 }
 
 /* One bit whose probability of being one is chance / 65536. Which it is can't be foreseen, so no branch depends on it. */
-static int read_bit(coder *c, uint32_t chance) {
-    uint32_t low = c->low, high = c->high, width = high - low;
-    uint32_t middle = low + (uint32_t)((uint64_t)width * chance >> 16);
-    uint32_t one = 0u - (uint32_t)(c->window <= middle);
-    high = (middle & one) | (high & ~one);
-    low = (low & one) | ((middle + 1) & ~one);
-    while ((low ^ high) < 1u << 24) {
+static INLINE uint32_t read_bit(coder *c, uint32_t chance) {
+    uint32_t part = (uint32_t)((uint64_t)c->width * chance >> 16);
+    uint32_t zero = (uint32_t)((uint64_t)((int64_t)part - (int64_t)c->offset) >> 32); /* all bits set, or none */
+    uint32_t low = c->low + ((part + 1) & zero), width = part + ((c->width - part - 1 - part) & zero);
+    c->offset -= (part + 1) & zero;
+    while ((low ^ (low + width)) < 1u << 24) {
         low <<= 8;
-        high = high << 8 | 0xff;
-        c->window = c->window << 8 | next_byte(c);
+        width = width << 8 | 0xff;
+        c->offset = c->offset << 8 | next_byte(c);
     }
-    c->low = low, c->high = high;
-    return (int)(one & 1);
+    c->low = low, c->width = width;
+    return zero + 1;
 }
 
 static uint32_t read_plain(coder *c, int bits) {
     uint32_t made = 0;
-    while (bits-- > 0) made = made << 1 | (uint32_t)read_bit(c, 1u << 15);
+    while (bits-- > 0) made = made << 1 | read_bit(c, 1u << 15);
     return made;
 }
 
-static uint32_t learnt(const knowledge *known, uint32_t state, int32_t goal) {
-    int32_t chance = (int32_t)(state >> 10);
-    uint32_t count = state & 1023;
-    chance += (int32_t)down((int64_t)(goal - chance) * known->rates[count], 16);
-    return (uint32_t)chance << 10 | (count + (count < LIMIT));
+/* A state after a bit; `goal` is the largest probability after a one and 0 after a zero. */
+static INLINE uint32_t learnt(const knowledge *known, uint32_t held, int64_t goal) {
+    uint32_t count = held & 1023;
+    int64_t chance = held >> 10;
+    chance += down((goal - chance) * known->rates[count], 16);
+    return ((uint32_t)chance << 10 | count) + (count < LIMIT);
 }
 
-static int read_alone(coder *c, uint32_t *state) {
-    uint32_t chance = *state >> 16;
-    int bit = read_bit(c, chance < 32 ? 32 : chance > 65504 ? 65504 : chance);
-    *state = learnt(c->known, *state, (bit << 22) - bit);
+static INLINE uint32_t read_alone(coder *c, uint32_t *state) {
+    uint32_t held = *state, chance = held >> 16;
+    uint32_t bit = read_bit(c, chance < 32 ? 32 : chance > 65504 ? 65504 : chance);
+    *state = learnt(c->known, held, (int64_t)((bit << 22) - bit));
     return bit;
 }
 
-/* One bit by the mixture `weights` of the states at `places`; a fresh state starts from the first one's. */
-static inline int mix(coder *c, uint32_t *states, const uint32_t *places, int32_t *weights, int count) {
-    const knowledge *known = c->known;
+/* What one bit is mixed from, by context: states, and their logits. */
+typedef struct {
     uint32_t held[CONTEXTS];
-    int32_t logits[CONTEXTS], chance, error, goal;
-    int64_t total = 0;
-    int bit, k;
-    for (k = 0; k < count; k++) {
-        held[k] = states[places[k]];
-        if ((held[k] & 1023) == 0 && k > 0) held[k] = (held[0] & ~(uint32_t)1023) | 1;
-        logits[k] = known->stretch[held[k] >> 20];
-        total += (int64_t)weights[k] * logits[k];
-    }
-    total = down(total, 16);
-    chance = known->squash[(total < -2048 ? -2048 : total > 2047 ? 2047 : total) + 2048];
-    bit = read_bit(c, (uint32_t)chance);
-    error = ((bit << 16) - chance) * LEARNING;
-    goal = (bit << 22) - bit;
-    for (k = 0; k < count; k++) {
-        int32_t moved = weights[k] + (int32_t)down(logits[k] * error + 131072, 18);
-        weights[k] = moved < -WEIGHT_BOUND ? -WEIGHT_BOUND : moved > WEIGHT_BOUND ? WEIGHT_BOUND : moved;
-        states[places[k]] = learnt(known, held[k], goal);
-    }
+    int32_t logit[CONTEXTS];
+} mixture;
+
+/* What context `k` adds to the logit; a fresh state starts from the first one's. */
+static INLINE int64_t look(mixture *m, const int32_t *weights, int k) {
+    if (k > 0 && (m->held[k] & 1023) == 0) m->held[k] = (m->held[0] & ~(uint32_t)1023) | 1, m->logit[k] = m->logit[0];
+    return (int64_t)weights[k] * m->logit[k];
+}
+
+static INLINE void learn(const knowledge *known, mixture *m, int32_t *weights, int32_t error, int64_t goal, int k) {
+    int32_t moved = weights[k] + down_32(m->logit[k] * error + 131072, 18);
+    if ((uint32_t)(moved + WEIGHT_BOUND) > 2 * WEIGHT_BOUND) moved = moved < 0 ? -WEIGHT_BOUND : WEIGHT_BOUND;
+    weights[k] = moved;
+    m->held[k] = learnt(known, m->held[k], goal);
+}
+
+/* The chance of a one by the mixture of `count` states. Unrolled by hand, here and below: not all compilers do. */
+static INLINE int32_t foresee(const knowledge *known, mixture *m, const int32_t *weights, int count) {
+    int64_t total = look(m, weights, 0);
+    total += look(m, weights, 1);
+    total += look(m, weights, 2);
+    if (count > 3) total += look(m, weights, 3);
+    if (count > 4) total += look(m, weights, 4);
+    if (count > 5) total += look(m, weights, 5);
+    total = down(total, 16) + 2048;
+    if ((uint64_t)total > 4095) total = total < 0 ? 0 : 4095;
+    return known->squash[total];
+}
+
+/* What a bit of that chance teaches the states and their weights. */
+static INLINE void learn_all(const knowledge *known, mixture *m, int32_t *weights, int32_t chance, uint32_t bit,
+                             int count) {
+    int32_t error = ((int32_t)(bit << 16) - chance) * LEARNING;
+    int64_t goal = (int64_t)((bit << 22) - bit);
+    learn(known, m, weights, error, goal, 0);
+    learn(known, m, weights, error, goal, 1);
+    learn(known, m, weights, error, goal, 2);
+    if (count > 3) learn(known, m, weights, error, goal, 3);
+    if (count > 4) learn(known, m, weights, error, goal, 4);
+    if (count > 5) learn(known, m, weights, error, goal, 5);
+}
+
+static INLINE uint32_t read_mixed(coder *c, mixture *m, int32_t *weights, int count) {
+    int32_t chance = foresee(c->known, m, weights, count);
+    uint32_t bit = read_bit(c, (uint32_t)chance);
+    learn_all(c->known, m, weights, chance, bit, count);
     return bit;
 }
 
-/* The same; few contexts are the common case, and the compiler unrolls what it knows the number of. */
-static int read_mixed(coder *c, uint32_t *states, const uint32_t *places, int32_t *weights, int count) {
-    return count == FEWEST_CONTEXTS ? mix(c, states, places, weights, FEWEST_CONTEXTS)
-                                    : mix(c, states, places, weights, count);
+static INLINE void fetch(mixture *m, mixed_state *const *from, size_t slot, int k) {
+    m->held[k] = from[k][slot].held, m->logit[k] = from[k][slot].logit;
+}
+
+/* What stands at `slot` behind each of `count` places. */
+static INLINE void fetch_all(mixture *m, mixed_state *const *from, size_t slot, int count) {
+    fetch(m, from, slot, 0), fetch(m, from, slot, 1), fetch(m, from, slot, 2);
+    if (count > 3) fetch(m, from, slot, 3);
+    if (count > 4) fetch(m, from, slot, 4);
+    if (count > 5) fetch(m, from, slot, 5);
+}
+
+static INLINE void keep(const knowledge *known, const mixture *m, mixed_state *const *to, size_t slot, int k) {
+    to[k][slot].held = m->held[k], to[k][slot].logit = known->stretch[m->held[k] >> 20];
+}
+
+static INLINE void keep_all(const knowledge *known, const mixture *m, mixed_state *const *to, size_t slot, int count) {
+    keep(known, m, to, slot, 0), keep(known, m, to, slot, 1), keep(known, m, to, slot, 2);
+    if (count > 3) keep(known, m, to, slot, 3);
+    if (count > 4) keep(known, m, to, slot, 4);
+    if (count > 5) keep(known, m, to, slot, 5);
+}
+
+static INLINE uint32_t read_level_bit(coder *c, mixed_state *const *places, size_t slot, int32_t *weights, int count) {
+    mixture m;
+    uint32_t bit;
+    fetch_all(&m, places, slot, count);
+    bit = read_mixed(c, &m, weights, count);
+    keep_all(c->known, &m, places, slot, count);
+    return bit;
 }
 
 /* --------------------------------------------------------------------------------------------------------- bytes */
@@ -249,8 +348,9 @@ static void store(coder *c, uint8_t *out, size_t count, size_t stride) {
 
 static uint8_t read_byte(coder *c, uint32_t guess, uint32_t length, const uint32_t *rows) {
     knowledge *known = c->known;
-    uint32_t places[CONTEXTS], node = 1;
-    int shift;
+    uint32_t places[CONTEXTS], *states[CONTEXTS], node = 1;
+    mixture m;
+    int shift, k;
     for (shift = 7; shift >= 0; shift--) {
         uint32_t follows = length > 0 && (guess | 256) >> (shift + 1) == node ? length : 0;
         places[0] = node;
@@ -259,8 +359,13 @@ static uint8_t read_byte(coder *c, uint32_t guess, uint32_t length, const uint32
         places[3] = THIRD + ((rows[2] + node * 40503u) & (HASHED - 1));
         places[4] = REFERENCE + rows[3] + node;
         places[5] = MATCH + (follows ? follows * 2 + ((guess >> shift) & 1) : 0);
-        node = node * 2 +
-               (uint32_t)read_mixed(c, known->plain_states, places, known->plain_weights + follows * CONTEXTS, CONTEXTS);
+        for (k = 0; k < CONTEXTS; k++) {
+            states[k] = plain_state(known, places[k]);
+            m.held[k] = *states[k];
+            m.logit[k] = known->stretch[m.held[k] >> 20];
+        }
+        node = node * 2 + read_mixed(c, &m, known->plain_weights + follows * STRIDE, CONTEXTS);
+        for (k = 0; k < CONTEXTS; k++) *states[k] = m.held[k];
     }
     return (uint8_t)node;
 }
@@ -282,6 +387,7 @@ static void follow(knowledge *known, const uint8_t *out, size_t place, size_t *m
 static void read_bytes(coder *c, uint8_t *out, const walk *w) {
     size_t match = 0, run = 0, k;
     uint32_t rows[4];
+    if (!c->known->plain_known) forget_plain(c->known);
     for (k = 0; k < w->count; k++) {
         size_t place = w->start + k * w->stride;
         uint32_t one = k > 0 ? out[place - w->stride] : 0;
@@ -322,137 +428,188 @@ typedef struct {
 typedef struct {
     int32_t *above, *here, *column, *inside, *outside;
     size_t a, b; /* of the level at hand: its place in the period, and which period */
-    int64_t row, all;
+    int32_t row, all;
 } scales;
 
-/* The contexts of one level: places for magnitude and sign. */
+/* One row of a matrix, as coded, in memory. */
 typedef struct {
-    uint32_t size[CONTEXTS], sign[CONTEXTS];
-    int count;        /* how many contexts are mixed */
+    const uint8_t *base; /* the earlier version's matrix; NULL: none */
+    uint8_t *out;
+    size_t at, stride; /* its first element in both, and how far the next ones lie, in bytes */
+    uint32_t step;     /* its own grid's; 0: none */
+} matrix_row;
+
+/* The contexts of one level: states of its magnitude's first decision and of its sign. */
+typedef struct {
+    mixed_state *size[CONTEXTS], *sign[CONTEXTS];
     int32_t *weights; /* of the mixtures of so many */
 } context;
 
-static uint32_t scale_of(const knowledge *known, int64_t mean) { return known->scale[lesser(mean >> 4, 16383)]; }
+static INLINE uint32_t scale_of(const knowledge *known, int32_t mean) {
+    uint32_t place = (uint32_t)mean >> 4;
+    return known->scale[place < 16383 ? place : 16383];
+}
 
-static uint32_t bucket_of(const knowledge *known, int64_t level) { return known->bucket[lesser(magnitude(level), ESCAPE)]; }
+static INLINE uint32_t magnitude(int32_t level) { return level < 0 ? 0u - (uint32_t)level : (uint32_t)level; }
 
-static uint32_t side_of(int64_t level) { return level > 0 ? 1 : level < 0 ? 2 : 0; }
+static INLINE uint32_t capped(uint32_t value, uint32_t most) { return value < most ? value : most; }
 
-static uint32_t capped(uint32_t value, uint32_t most) { return value < most ? value : most; }
+static INLINE uint32_t bucket_of(const knowledge *known, int32_t level) {
+    return known->bucket[capped(magnitude(level), ESCAPE)];
+}
 
-static void gather(const knowledge *known, const matrix *m, const scales *s, size_t i, size_t j, context *x) {
+static INLINE uint32_t side_of(int32_t level) { return (uint32_t)(level > 0) + 2 * (uint32_t)(level < 0); }
+
+static INLINE void gather(knowledge *known, const matrix *m, const scales *s, size_t i, size_t j, int count,
+                          context *x) {
     size_t a = s->a, b = s->b;
-    int64_t before = j > 0 ? s->here[j - 1] : 0, second = j > 1 ? s->here[j - 2] : before;
-    int64_t back = j >= m->period ? s->here[j - m->period] : before, above = i > 0 ? s->above[j] : before;
-    int64_t mean = i > 0 ? s->column[j] : (s->inside[a] + (a > 0 ? s->outside[b] : s->all)) >> 1;
+    int32_t before = j > 0 ? s->here[j - 1] : 0, second = j > 1 ? s->here[j - 2] : before;
+    int32_t back = j >= m->period ? s->here[j - m->period] : before, above = i > 0 ? s->above[j] : before;
+    int32_t mean = i > 0 ? s->column[j] : (s->inside[a] + (a > 0 ? s->outside[b] : s->all)) >> 1;
     uint32_t column = scale_of(known, mean), row = scale_of(known, s->row), side = side_of(before);
     uint32_t above_side = i > 0 ? side_of(above) : 0, back_side = j >= m->period ? side_of(back) : 0, near, far, up;
-    x->size[0] = x->sign[0] = 0;
-    x->size[1] = column * 24 + row;
-    x->size[2] = scale_of(known, s->inside[a]) * 24 + scale_of(known, s->outside[b]);
-    x->sign[1] = side * 9 + above_side * 3 + back_side;
-    if (x->count == FEWEST_CONTEXTS) return;
+    mixed_state *sizes = known->mixed;
+    x->size[0] = sizes;
+    x->size[1] = sizes + (SIZE_1 + column * 24 + row) * NODES;
+    x->size[2] = sizes + (SIZE_2 + scale_of(known, s->inside[a]) * 24 + scale_of(known, s->outside[b])) * NODES;
+    x->sign[0] = sizes + SIGN_0;
+    x->sign[1] = sizes + SIGN_1 + side * 9 + above_side * 3 + back_side;
+    if (count == FEWEST_CONTEXTS) return;
     near = capped(bucket_of(known, before), 11), far = capped(bucket_of(known, back), 11);
     up = capped(bucket_of(known, above), 11);
-    x->size[3] = capped(near, 7) * 64 + capped(bucket_of(known, second), 7) * 8 + capped(far, 7);
-    x->size[4] = near * 12 + up;
-    x->size[5] = far * 12 + (column >> 1);
-    x->sign[2] = side * 24 + row;
-    x->sign[3] = side * 12 + near;
-    x->sign[4] = back_side * 12 + far;
-    x->sign[5] = above_side * 12 + up;
+    second = (int32_t)capped(bucket_of(known, second), 7);
+    x->size[3] = sizes + (SIZE_3 + capped(near, 7) * 64 + (uint32_t)second * 8 + capped(far, 7)) * NODES;
+    x->size[4] = sizes + (SIZE_4 + near * 12 + up) * NODES;
+    x->size[5] = sizes + (SIZE_5 + far * 12 + (column >> 1)) * NODES;
+    x->sign[2] = sizes + SIGN_2 + side * 24 + row;
+    x->sign[3] = sizes + SIGN_3 + side * 12 + near;
+    x->sign[4] = sizes + SIGN_4 + back_side * 12 + far;
+    x->sign[5] = sizes + SIGN_5 + above_side * 12 + up;
 }
 
-static void gather_base(context *x, int64_t held) {
-    uint32_t known = (uint32_t)lesser(magnitude(held), 63) * 2 + (held < 0);
-    x->size[3] = 512 + known;
-    x->sign[3] = 64 + known;
+static void gather_base(knowledge *known, context *x, int32_t held) {
+    uint32_t place = capped(magnitude(held), 63) * 2 + (held < 0);
+    x->size[3] = known->mixed + (SIZE_3 + 512 + place) * NODES;
+    x->sign[3] = known->mixed + SIGN_3 + 64 + place;
 }
 
-static uint32_t read_bucket(coder *c, const context *x, int balanced) {
-    knowledge *known = c->known;
-    uint32_t places[CONTEXTS], node = 1, reached = 0;
+static INLINE uint32_t read_bucket(coder *c, const context *x, int count, int balanced) {
+    uint32_t node = 1, reached = 0;
     for (;;) {
-        uint32_t slot = balanced ? 16 + node - 1 : reached, k;
-        int bit;
-        for (k = 0; k < (uint32_t)x->count; k++) places[k] = (k * PLACES + x->size[k]) * NODES + slot;
-        bit = read_mixed(c, known->level_states, places, x->weights + slot * CONTEXTS, x->count);
-        node = node * 2 + (uint32_t)bit;
+        uint32_t slot = balanced ? TREE + node - 1 : reached, bit;
+        bit = read_level_bit(c, x->size, slot, x->weights + slot * STRIDE, count);
+        node = node * 2 + bit;
         if (balanced) {
             if (++reached == 4) return node - 16;
         } else {
-            reached += (uint32_t)bit;
+            reached += bit;
             if (!bit || reached == LAST) return reached;
         }
     }
 }
 
-static int read_sign(coder *c, const context *x) {
-    uint32_t places[CONTEXTS], k;
-    if (x->count == FEWEST_CONTEXTS) return read_alone(c, c->known->level_states + SIGNS + x->sign[1]);
-    for (k = 0; k < (uint32_t)x->count; k++) places[k] = SIGNS + k * PLACES + x->sign[k];
-    return read_mixed(c, c->known->level_states, places, x->weights + NODES * CONTEXTS, x->count);
+/* The chance at a node of the tree under the fewest contexts. */
+static INLINE int32_t foresee_node(const knowledge *known, const context *x, uint32_t node, mixture *m) {
+    size_t slot = TREE + node - 1;
+    fetch_all(m, x->size, slot, FEWEST_CONTEXTS);
+    return foresee(known, m, x->weights + slot * STRIDE, FEWEST_CONTEXTS);
 }
 
-static int64_t read_rest(coder *c, uint32_t bucket) {
-    uint32_t *states = c->known->level_states + RESTS + bucket * 4, prefix = 1, made = 0;
+/* One decision of that tree. A chance takes longer to work out than a bit: both that may come next are, meanwhile. */
+static INLINE uint32_t read_node(coder *c, const context *x, uint32_t node, int32_t *chance, int last) {
+    size_t slot = TREE + node - 1;
+    mixture m;
+    int32_t zero = last ? 0 : foresee_node(c->known, x, node * 2, &m);
+    int32_t one = last ? 0 : foresee_node(c->known, x, node * 2 + 1, &m);
+    uint32_t bit = read_bit(c, (uint32_t)*chance);
+    (void)foresee_node(c->known, x, node, &m);
+    learn_all(c->known, &m, x->weights + slot * STRIDE, *chance, bit, FEWEST_CONTEXTS);
+    keep_all(c->known, &m, x->size, slot, FEWEST_CONTEXTS);
+    *chance = zero ^ ((zero ^ one) & -(int32_t)bit); /* no branch */
+    return node * 2 + bit;
+}
+
+static INLINE uint32_t read_tree(coder *c, const context *x) {
+    mixture m;
+    int32_t chance = foresee_node(c->known, x, 1, &m);
+    uint32_t node = read_node(c, x, 1, &chance, 0);
+    node = read_node(c, x, node, &chance, 0);
+    node = read_node(c, x, node, &chance, 0);
+    return read_node(c, x, node, &chance, 1) - 16;
+}
+
+/* Under three contexts the sign is coded alone, by a state of the first context's under the second one's place. */
+static INLINE uint32_t read_sign(coder *c, const context *x, int count) {
+    mixed_state *alone = x->sign[1] - (SIGN_1 - SIGN_0);
+    uint32_t bit;
+    if (count != FEWEST_CONTEXTS) return read_level_bit(c, x->sign, 0, x->weights + NODES * STRIDE, count);
+    bit = read_alone(c, &alone->held);
+    alone->logit = c->known->stretch[alone->held >> 20];
+    return bit;
+}
+
+static INLINE int32_t read_rest(coder *c, uint32_t bucket) {
+    uint32_t *states = c->known->alone + RESTS + bucket * 4, prefix = 1, made = 0;
     int width = (int)(bucket - 2) >> 1, left = width > 2 ? width - 2 : 0, shift;
     for (shift = width - 1; shift >= left; shift--) {
-        uint32_t bit = (uint32_t)read_alone(c, states + prefix);
+        uint32_t bit = read_alone(c, states + prefix);
         prefix = prefix * 2 + bit;
         made = made * 2 + bit;
     }
-    return made << left | read_plain(c, left);
+    while (left-- > 0) made = made << 1 | read_bit(c, 1u << 15);
+    return (int32_t)made;
 }
 
-static int64_t read_beyond(coder *c) {
+static int32_t read_beyond(coder *c) {
     int order = 0;
-    while (order < 22 && read_alone(c, c->known->level_states + ESCAPES + order)) order++;
-    return ((int64_t)64 << order) - 64 + read_plain(c, 6 + order);
+    while (order < 22 && read_alone(c, c->known->alone + ESCAPES + order)) order++;
+    return (int32_t)(((uint32_t)64 << order) - 64 + read_plain(c, 6 + order));
 }
 
-static int64_t read_level(coder *c, const context *x, int balanced) {
-    uint32_t bucket = read_bucket(c, x, balanced);
-    int64_t size;
-    int negative;
+static INLINE int32_t read_level(coder *c, const context *x, int count, int balanced) {
+    int swift = balanced && count == FEWEST_CONTEXTS;
+    uint32_t bucket = swift ? read_tree(c, x) : read_bucket(c, x, count, balanced), negative;
+    int32_t size;
     if (bucket == 0) return 0;
-    negative = read_sign(c, x);
+    negative = read_sign(c, x, count);
     size = c->known->starts[bucket];
-    if (bucket == LAST)
-        size += read_beyond(c);
-    else if (bucket >= 4)
+    if (bucket == LAST) {
+        coder apart = *c;
+        size += read_beyond(&apart);
+        *c = apart;
+    } else if (bucket >= 4)
         size += read_rest(c, bucket);
     return negative ? -size : size;
 }
 
-static void observe(const knowledge *known, const matrix *m, scales *s, size_t i, size_t j, int64_t level) {
-    int64_t size = lesser(magnitude(level), 1 << 14) << 8;
+static INLINE void observe(const knowledge *known, const matrix *m, scales *s, size_t i, size_t j, int32_t level) {
+    int32_t size = (int32_t)(capped(magnitude(level), 1 << 14) << 8);
     int32_t *inside = &s->inside[s->a], *outside = &s->outside[s->b];
     if (i == 0)
-        s->column[j] = (int32_t)size;
+        s->column[j] = size;
     else
-        s->column[j] += (int32_t)down((size - s->column[j]) * known->rates[i < 14 ? i : 14], 16);
-    s->row += down((size - s->row) * known->rates[j + 2 < 22 ? j + 2 : 22], 16);
+        s->column[j] += (int32_t)down((int64_t)(size - s->column[j]) * known->rates[i < 14 ? i : 14], 16);
+    s->row += (int32_t)down((int64_t)(size - s->row) * known->rates[j + 2 < 22 ? j + 2 : 22], 16);
     *inside += (int32_t)down(size - *inside, 5);
     *outside += (int32_t)down(size - *outside, 5);
-    s->all += down(size - s->all, 6);
+    s->all += (int32_t)down(size - s->all, 6);
     if (++s->a == m->period) s->a = 0, s->b++;
 }
 
 static uint32_t read_step(coder *c) {
     uint32_t node = 1;
     int k;
-    for (k = 0; k < 8; k++) node = node * 2 + (uint32_t)read_alone(c, c->known->level_states + STEPS + node);
+    for (k = 0; k < 8; k++) node = node * 2 + (uint32_t)read_alone(c, c->known->alone + STEPS + node);
     return node - 255;
 }
 
 /* A position on its row's own grid as a level, one off where rounding was close. Steps and tops are at most 256. */
-static int64_t on_grid(coder *c, int64_t position, uint32_t step, uint32_t top) {
-    uint32_t *ties = c->known->level_states + TIES, scaled, close;
-    int64_t away;
+static int32_t on_grid(coder *c, int32_t position, uint32_t step, uint32_t top) {
+    uint32_t *ties = c->known->alone + TIES, scaled, close;
+    int32_t away;
     if (step == top) return position;
-    scaled = 2 * (uint32_t)lesser(magnitude(position), step) * top + step;
-    away = scaled / (2 * step);
+    scaled = 2 * capped(magnitude(position), step) * top + step;
+    away = (int32_t)(scaled / (2 * step));
     close = scaled % (2 * step) * 4 / step;
     if (position < 0) away = -away;
     if ((close != 0 && close != 7) || !read_alone(c, ties + close)) return away;
@@ -466,13 +623,13 @@ static uint32_t little(const uint8_t *bytes, int count) {
 }
 
 /* An integer of the matrix's element type, less the offset. */
-static int64_t read_integer(const matrix *m, const uint8_t *bytes) {
+static int32_t read_integer(const matrix *m, const uint8_t *bytes) {
     int size = ELEMENT_BYTES[m->element];
     int64_t value = little(bytes, size);
     int is_signed = m->element == INT8 || m->element == INT16 || m->element == INT32;
     if (is_signed && value >> (8 * size - 1)) value -= (int64_t)1 << (8 * size);
     value -= m->offset;
-    return value < 1 - LARGEST ? 1 - LARGEST : value > LARGEST - 1 ? LARGEST - 1 : value;
+    return (int32_t)(value < 1 - LARGEST ? 1 - LARGEST : value > LARGEST - 1 ? LARGEST - 1 : value);
 }
 
 /* What a decoded value means as bytes; 0 where the element can't hold it. */
@@ -496,10 +653,19 @@ static int write_element(const knowledge *known, const matrix *m, size_t row, in
     return 1;
 }
 
-static void refresh(uint32_t *states) {
-    int k;
-    for (k = 0; k < LEVEL_STATES; k++)
-        if ((states[k] & 1023) > KEPT) states[k] = (states[k] & 0xfffffc00u) | KEPT;
+static INLINE uint32_t refreshed(uint32_t held) {
+    uint32_t count = held & 1023;
+    return held - (count > KEPT ? count - KEPT : 0);
+}
+
+/* Cut counts that are larger, before a new matrix. Only those that the last one used can be. */
+static void refresh(knowledge *known) {
+    int first = known->last_balanced ? TREE : 0, k, slot;
+    for (k = 0; k < (known->last_contexts > FEWEST_CONTEXTS ? SIZES : SIZE_3) * NODES; k += NODES)
+        for (slot = k + first; slot < k + first + NODES / 2; slot++)
+            known->mixed[slot].held = refreshed(known->mixed[slot].held);
+    for (k = SIGN_0; k < MIXED_STATES; k++) known->mixed[k].held = refreshed(known->mixed[k].held);
+    for (k = 0; k < ALONE_STATES; k++) known->alone[k] = refreshed(known->alone[k]);
 }
 
 static void lay_out(scales *s, const matrix *m, int32_t *room) {
@@ -523,40 +689,66 @@ static void read_words(coder *c, const matrix *m) {
     }
 }
 
-/* One level at (i, j): decoded, remembered as a neighbour, and returned as the tensor's value less its offset. */
-static int64_t read_value(coder *c, const matrix *m, scales *s, size_t i, size_t j, const uint8_t *held, uint32_t step) {
+/* A row of `values`; its levels are remembered as neighbours. */
+static INLINE fw_status read_row(coder *given, const matrix *m, scales *kept, size_t i, const matrix_row *r, int count,
+                                 int balanced) {
+    coder c = *given;
+    scales s = *kept;
     context x;
-    int64_t level, known = 0, value;
-    x.count = m->contexts;
-    x.weights = c->known->level_weights + m->contexts * LEVEL_MIXTURES * CONTEXTS;
-    gather(c->known, m, s, i, j, &x);
-    if (held) {
-        known = read_integer(m, held);
-        gather_base(&x, known);
+    fw_status status = FW_OK;
+    size_t j, at = r->at;
+    x.weights = c.known->level_weights + count * LEVEL_MIXTURES * STRIDE;
+    for (j = 0; j < m->coded_columns; j++, at += r->stride) {
+        int32_t held = 0, level;
+        int64_t value;
+        gather(c.known, m, &s, i, j, count, &x);
+        if (r->base) {
+            held = read_integer(m, r->base + at);
+            gather_base(c.known, &x, held);
+        }
+        level = read_level(&c, &x, count, balanced);
+        s.here[j] = level;
+        observe(c.known, m, &s, i, j, level);
+        value = (int64_t)level + held + m->offset;
+        if (r->step) {
+            coder apart = c;
+            value = on_grid(&apart, level, r->step, (uint32_t)m->top) + m->offset;
+            c = apart;
+        }
+        if (m->element == INT8 && value >= -128 && value <= 127)
+            r->out[at] = (uint8_t)value;
+        else if (!write_element(c.known, m, m->across ? j : i, value, r->out + at))
+            status = FW_FORMAT;
     }
-    level = read_level(c, &x, m->balanced);
-    value = step ? on_grid(c, level, step, (uint32_t)m->top) : level + known;
-    s->here[j] = (int32_t)level;
-    observe(c->known, m, s, i, j, level);
-    return value;
+    *given = c, *kept = s;
+    return status;
+}
+
+/* The compiler makes a loop for each number of contexts, and one for trees under the fewest: levels of eight bits. */
+static fw_status read_any_row(coder *c, const matrix *m, scales *s, size_t i, const matrix_row *r) {
+    if (m->contexts == CONTEXTS) return read_row(c, m, s, i, r, CONTEXTS, m->balanced);
+    if (m->contexts == CONTEXTS - 1) return read_row(c, m, s, i, r, CONTEXTS - 1, m->balanced);
+    if (m->contexts == CONTEXTS - 2) return read_row(c, m, s, i, r, CONTEXTS - 2, m->balanced);
+    return m->balanced ? read_row(c, m, s, i, r, FEWEST_CONTEXTS, 1) : read_row(c, m, s, i, r, FEWEST_CONTEXTS, 0);
 }
 
 static fw_status read_levels(coder *c, const matrix *m, const uint8_t *base, uint8_t *out, int32_t *room) {
-    size_t size = ELEMENT_BYTES[m->element], i, j;
+    size_t size = ELEMENT_BYTES[m->element], i;
     fw_status status = FW_OK;
+    matrix_row r;
     scales s;
     read_words(c, m);
     lay_out(&s, m, room);
-    if (!TRUSTING) refresh(c->known->level_states);
+    if (!TRUSTING) refresh(c->known);
+    c->known->last_balanced = m->balanced, c->known->last_contexts = m->contexts;
+    r.base = base, r.out = out;
+    r.stride = m->across ? m->columns * size : size;
     for (i = 0; i < m->coded_rows; i++) {
-        uint32_t step = m->top ? read_step(c) : 0;
         int32_t *swapped = s.above;
+        r.at = m->across ? i * size : i * m->columns * size;
+        r.step = m->top ? read_step(c) : 0;
         s.row = s.all, s.a = s.b = 0;
-        for (j = 0; j < m->coded_columns; j++) {
-            size_t at = (m->across ? j * m->columns + i : i * m->columns + j) * size;
-            int64_t value = read_value(c, m, &s, i, j, base ? base + at : NULL, step);
-            if (!write_element(c->known, m, m->across ? j : i, value + m->offset, out + at)) status = FW_FORMAT;
-        }
+        if (read_any_row(c, m, &s, i, &r) != FW_OK) status = FW_FORMAT;
         s.above = s.here, s.here = swapped;
     }
     return status;
@@ -599,12 +791,12 @@ static uint32_t checksum(const uint8_t *data, size_t count) {
     static const uint32_t nibble[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
                                         0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
                                         0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
-    uint32_t crc = 0xffffffffu;
-    while (count--) {
-        crc ^= *data++;
-        crc = nibble[crc & 15] ^ crc >> 4;
-        crc = nibble[crc & 15] ^ crc >> 4;
+    uint32_t table[256], crc = 0xffffffffu, k;
+    for (k = 0; k < 256; k++) {
+        uint32_t half = nibble[k & 15] ^ k >> 4;
+        table[k] = nibble[half & 15] ^ half >> 4;
     }
+    while (count--) crc = table[(crc ^ *data++) & 255] ^ crc >> 8;
     return ~crc;
 }
 
@@ -864,6 +1056,7 @@ size_t fw_work_bytes(const fw_info *info) { return 64 + sizeof(knowledge) + 20 *
 
 fw_status fw_open(fw_decoder *d, const fw_info *info, const uint8_t *base, size_t base_bytes, uint8_t *output,
                   size_t output_bytes, uint8_t *work, size_t work_bytes) {
+    knowledge *known = knowledge_in(work);
     memset(d, 0, sizeof *d);
     d->info = *info;
     d->info.description = NULL; /* the caller's bytes may be gone by the next section */
@@ -876,11 +1069,10 @@ fw_status fw_open(fw_decoder *d, const fw_info *info, const uint8_t *base, size_
         if (!TRUSTING && hash_differs(base, base_bytes, info->base_sha256)) return FW_BASE;
     }
     memset(output, 0, info->output_bytes);
-    if (TRUSTING && knowledge_in(work)->starts[1] == 1) {
-        memset(knowledge_in(work)->matches, 0, sizeof knowledge_in(work)->matches);
-        return FW_OK;
-    }
-    forget_all(knowledge_in(work));
+    known->plain_known = 0;
+    if (TRUSTING && known->starts[1] == 1) return FW_OK;
+    make_tables(known);
+    forget_levels(known);
     return FW_OK;
 }
 

@@ -60,7 +60,7 @@ typedef struct {
 /* Read the header at the start of `bytes`; `used` is its length. FW_MORE: give more bytes. */
 fw_status fw_read_info(const uint8_t *bytes, size_t count, fw_info *info, size_t *used);
 
-/* Bytes of room that a decoder needs to work in: about 4 MB, and 20 for each column. */
+/* Bytes of room that a decoder needs to work in: about 5 MB, and 20 for each column. */
 size_t fw_work_bytes(const fw_info *info);
 
 /* Begin. `base` is NULL where info.has_base is 0. `work` may have any alignment. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from featherweight.contracts import Artefact, Capability, Timing
 from featherweight.files import write_atomically
 from featherweight.network.capture import Network
 from featherweight.network.grids import Compressed
-from featherweight.targets.litert import flatbuffer, lower, run
+from featherweight.targets.litert import flatbuffer, lower, memory, run
 from featherweight.targets.litert.capability import CAPABILITY, OPERATORS
 from featherweight.targets.placement import Placement, place_grids
 from featherweight.targets.seam import Runner
@@ -23,6 +24,7 @@ class LiteRT:
     suffix = ".tflite"
     extra = "litert"
     capability: Capability = CAPABILITY
+    pads_apart = True
 
     def missing(self) -> str | None:
         """The first package that isn't installed."""
@@ -58,3 +60,11 @@ class LiteRT:
     def parts(self, path: Path) -> Mapping[str, int]:
         """Where the file's bytes are."""
         return flatbuffer.bytes_by_part(path.read_bytes())
+
+    def peak_memory(self, path: Path) -> int:
+        """Peak bytes of live activations for one sample."""
+        return memory.peak_bytes(path.read_bytes())
+
+    def runtime(self) -> str:
+        """Name and version of the runtime."""
+        return f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"

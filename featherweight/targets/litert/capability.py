@@ -28,6 +28,7 @@ CAPABILITY = Capability(
     # int8: a scale for the weight's channel and one for the int32 bias; zero points are shared by the whole file
     bytes_per_channel={"float32": 0, "float16": 0, "int8": 8},
     bytes_per_layer=256,
+    bytes_per_integer=168,  # scale and zero point of its output and of what it is added to
     dynamic_kinds=frozenset({"linear", "conv2d", "depthwise_conv2d"}),
 )
 

@@ -1,0 +1,91 @@
+"""Networks that the tests of this target lower, and what they ask of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from featherweight.contracts import Plan, Step
+from featherweight.methods import METHODS
+from featherweight.methods.apply import apply
+from featherweight.network import capture
+from featherweight.network.grids import Compressed, with_grids
+from featherweight.network.surgery import Slim
+from featherweight.recovery import recover
+from featherweight.targets.onnxruntime import OnnxRuntime
+from featherweight.tasks.data import Split
+
+TARGET = OnnxRuntime()
+INT8 = (Step("quantization", {"weights": "int8", "activations": "int8"}),)
+HALF = (Step("quantization", {"weights": "float16", "activations": "float32"}),)
+STORED = (Step("quantization", {"weights": "int8", "activations": "float32"}),)
+DYNAMIC = (Step("quantization", {"weights": "int8", "activations": "dynamic"}),)
+
+
+class Block(nn.Module):
+    """A convolution, an operation between, and another convolution."""
+
+    def __init__(self, between: Callable[[torch.Tensor], torch.Tensor], channels: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.between = between
+        self.second = nn.Conv2d(channels, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.between(self.first(x)))
+
+
+class Residual(nn.Module):
+    """Convolutions of every kind, an addition, pooling and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.depth = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.point = nn.Conv2d(16, 16, 1)
+        self.hidden = nn.Linear(256, 32)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.stem(x))
+        x = functional.relu(self.point(functional.relu(self.depth(x))) + x)
+        return self.head(functional.relu(self.hidden(functional.max_pool2d(x, 2).flatten(1))))
+
+
+class Tokens(nn.Module):
+    """Linear layers on (batch, 5, 16), one-dimensional convolutions between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(16, 24)
+        self.full = nn.Conv1d(24, 8, 3, padding=1)
+        self.depth = nn.Conv1d(8, 8, 3, padding=1, groups=8)
+        self.bare = nn.Linear(8, 4, bias=False)
+        self.head = nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu6(self.inner(x)).transpose(1, 2)
+        return self.head(self.bare(self.depth(functional.relu(self.full(x))).transpose(1, 2)))
+
+
+def compressed(module: nn.Module, x: torch.Tensor, **choices: tuple[Step, ...]) -> Compressed:
+    """The module under a plan for this target, calibrated on ``x``."""
+    network, split = capture(module.eval(), x[:2]), Split.of(x)
+    made = apply(network, Plan("n", "onnxruntime", choices), split, TARGET.capability, METHODS)
+    return recover(Slim.whole(network), made, split, TARGET)
+
+
+def difference(made: Compressed, path: Path, x: torch.Tensor) -> np.ndarray:
+    """What the file gives beyond what the simulation gives."""
+    with torch.no_grad():
+        return TARGET.load(path)((x.numpy(),)) - with_grids(made)(x).numpy()
+
+
+def steps_apart(made: Compressed, path: Path, x: torch.Tensor) -> float:
+    """How many steps of the coarsest grid the file lies from the simulation, at most."""
+    return float(np.abs(difference(made, path, x)).max() / max(float(grid.scale) for grid in made.grids.values()))

@@ -32,6 +32,7 @@ from featherweight.records import to_json
 from featherweight.report import card_of, summary_lines
 from featherweight.targets import TARGETS, target_by_name
 from featherweight.tasks import Data, Task, task_by_name
+from featherweight.tasks.metrics import metric_by_name
 
 _MODEL = "file.py:function, package.module:function, or a .pt2 file"
 _DATA = "file.py:function giving train/validation/test, or a folder of images by class"
@@ -70,6 +71,7 @@ def _image_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _task_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="classification", help="what outputs mean (default: classification)")
+    parser.add_argument("--metric", metavar="WHAT", help="top-5, f1, auc, map, mae, ..., or file.py:function")
 
 
 def _goal_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,15 +123,21 @@ def _place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
 
 
-def _loaded(args: argparse.Namespace) -> tuple[nn.Module, Data, Task]:
-    task = task_by_name(args.task)
+def _task(args: argparse.Namespace, metric: str | None = None) -> Task:
+    """The task with the metric that was asked for: on the command line, or in the rules' file."""
+    task, name = task_by_name(args.task), args.metric or metric
+    return task if name is None else task.with_metric(metric_by_name(name))
+
+
+def _loaded(args: argparse.Namespace, rules: Rules | None = None) -> tuple[nn.Module, Data, Task]:
+    task = _task(args, rules.metric if rules else None)
     model, data = api.load_model(args.model, args.weights), api.load_data(args.data, args.image_size)
     return model, data.without_training() if getattr(args, "data_free", False) else data, task
 
 
 def _compress(args: argparse.Namespace) -> int:
     rules, target = _rules(args), target_by_name(args.target)
-    model, data, task = _loaded(args)
+    model, data, task = _loaded(args, rules)
     return _told(args, api.compress(model, data, rules, target, task=task, out=args.out, seed=args.seed))
 
 
@@ -174,7 +182,7 @@ def _advise_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plan(args: argparse.Namespace) -> int:
     rules, target = _rules(args), target_by_name(args.target)
-    model, data, task = _loaded(args)
+    model, data, task = _loaded(args, rules)
     plan, path = api.plan(model, data, rules, target, task=task, out=args.out, seed=args.seed)
     record = {"plan": str(path), "predicted": dict(plan.predicted)}
     record["choices"] = {unit: describe(steps) for unit, steps in plan.choices.items()}
@@ -184,14 +192,14 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    goal = _rules(args)
+    rules = _rules(args)
     target_by_name(plan.target)
-    model, data, task = _loaded(args)
-    return _told(args, api.apply(model, data, plan, goal, task=task, out=args.out, seed=args.seed))
+    model, data, task = _loaded(args, rules)
+    return _told(args, api.apply(model, data, plan, rules, task=task, out=args.out, seed=args.seed))
 
 
 def _quantize(args: argparse.Namespace) -> int:
-    target, task = target_by_name(args.target), task_by_name(args.task)
+    target, task = target_by_name(args.target), _task(args)
     model = api.load_model(args.model, args.weights)
     told = api.quantize(model, args.shape, target, task=task, out=args.out, seed=args.seed)
     folder = args.out
@@ -217,7 +225,7 @@ def _recalibrate(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    task = task_by_name(args.task)
+    task = _task(args)
     data = api.load_data(args.data, args.image_size)
     certificate = api.verify(args.original, args.artefact, data, _goal(args), args.target, task=task)
     _print(args, json.loads(to_json(certificate)), lambda: certificate.statement)

@@ -245,15 +245,22 @@ class Cost:
     milliseconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(a + b for a, b in zip(self.amounts, other.amounts, strict=True)))
+        return Cost(
+            self.size_bytes + other.size_bytes,
+            self.macs + other.macs,
+            self.parameters + other.parameters,
+            self.package_bytes + other.package_bytes,
+            self.milliseconds + other.milliseconds,
+        )
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(*(a - b for a, b in zip(self.amounts, other.amounts, strict=True)))
-
-    @property
-    def amounts(self) -> tuple[int, int, int, float, float]:
-        """All figures, in the order of the attributes."""
-        return self.size_bytes, self.macs, self.parameters, self.package_bytes, self.milliseconds
+        return Cost(
+            self.size_bytes - other.size_bytes,
+            self.macs - other.macs,
+            self.parameters - other.parameters,
+            self.package_bytes - other.package_bytes,
+            self.milliseconds - other.milliseconds,
+        )
 
     def of(self, quantity: Quantity) -> float:
         """The figure that a goal calls ``quantity``.

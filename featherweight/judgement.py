@@ -34,8 +34,20 @@ def projected_bound(attempt: Attempt, test_samples: int) -> float:
 
 
 def promises(attempt: Attempt, goal: Goal, test_samples: int) -> bool:
-    """Whether validation data promise that the certificate will hold on the test split."""
-    return projected_bound(attempt, test_samples) <= goal.max_drop
+    """Whether validation data promise that the certificate will hold on the test split, in every group too."""
+    limit = goal.max_drop if attempt.check.limit is None else attempt.check.limit
+    return projected_bound(attempt, test_samples) <= limit and _groups_promise(attempt, goal, test_samples)
+
+
+def _groups_promise(attempt: Attempt, goal: Goal, test_samples: int) -> bool:
+    """Margins of groups shrink with the root of their sizes, which grow with the split's."""
+    if goal.max_group_drop is None:
+        return True
+    shrinking = math.sqrt(attempt.check.samples / test_samples)
+    return all(
+        group.drop_bound is not None and group.drop + (group.drop_bound - group.drop) * shrinking <= goal.max_group_drop
+        for group in attempt.check.groups
+    )
 
 
 def best_attempt(attempts: Sequence[tuple[Attempt, Made]], goal: Goal, test_samples: int) -> tuple[Attempt, Made]:

@@ -177,7 +177,7 @@ class Run:
             found = re.fullmatch(rf"{re.escape(prefix)}-(\d{{2,4}})-{re.escape(suffix)}", place.name)
             if found is None:
                 continue
-            if _finished(place, key):
+            if _key_in(place) == key:  # damaged or not: the stage itself will see
                 return f"{prefix}-{found[1]}"
             numbers.append(int(found[1]))
         return f"{prefix}-{max(numbers) + 1:02d}"
@@ -193,6 +193,14 @@ def _read_identity(path: Path) -> Mapping[str, object]:
             "A run's folder must say whose it is.", f"{path}: {error}", "choose another --out; nothing was touched"
         ) from error
     return found
+
+
+def _key_in(place: Path) -> str | None:
+    """What a stage says that it was made from; None where it doesn't."""
+    try:
+        return json.loads((place / _KEY).read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _finished(place: Path, key: str) -> bool:

@@ -57,7 +57,7 @@ EARLY = [
     ("certainty", 5, "no finite test makes anybody certain", [*job(), "--confidence", "100%"]),
     ("a coin's confidence", 5, "between 50 % and 100 %", [*job(), "--confidence", "50%"]),
     ("confidence 95", 5, "confidence = 95.0", [*job(), "--confidence", "95"]),
-    ("beauty", 5, "size, macs", [*job(), "--minimize", "beauty"]),
+    ("beauty", 5, "size, package, macs", [*job(), "--minimize", "beauty"]),
     ("unknown target", 6, "one of: litert", [*job(), "--target", "abacus"]),
     ("unknown task", 2, "classification, regression", [*job(), "--task", "poetry"]),
     ("negative seed", 2, "A seed is a whole number", [*job(), "--seed", "-1"]),

@@ -45,11 +45,11 @@ class Elimination:
 
 
 def _inverse(covariance: torch.Tensor, damping: float) -> torch.Tensor:
-    strength = max(damping * float(covariance.diagonal().mean()), 1e-12)
-    ridge = covariance + strength * torch.eye(len(covariance), dtype=torch.float64)
-    factor, info = torch.linalg.cholesky_ex(ridge)
-    if bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
-        return _inverse(covariance, damping * 10)
+    strength, eye = max(damping * float(covariance.diagonal().mean()), 1e-12), torch.eye(len(covariance)).double()
+    factor, info = torch.linalg.cholesky_ex(covariance + strength * eye)
+    while bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
+        strength *= 10
+        factor, info = torch.linalg.cholesky_ex(covariance + strength * eye)
     return torch.cholesky_inverse(factor)
 
 

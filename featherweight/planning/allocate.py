@@ -32,7 +32,7 @@ def undominated(options: Sequence[Option], quantities: Sequence[Quantity] = _PLA
     below = (keys[:, None] <= keys[None]).all(2)  # [a, b]: a is nowhere above b
     alike = below & below.T
     beats = below & (~alike | np.triu(np.ones_like(below), 1))
-    return [option for option, beaten in zip(options, beats.any(0), strict=True) if not beaten]
+    return [options[index] for index in np.flatnonzero(~beats.any(0)).tolist()]
 
 
 def summed(goal: Goal) -> tuple[Quantity, ...]:
@@ -177,7 +177,10 @@ class _Programme:
 def _solve(
     table: Table, goal: Goal, objective: Callable[[_Programme], np.ndarray], budget: float | None
 ) -> dict[str, Option] | None:
-    rooms = {q: limit - table.fixed.of(q) for q, limit in goal.limits.items() if q != "memory"}
+    rooms: dict[Quantity, float] = {}
+    for quantity, limit in goal.limits.items():
+        if quantity != "memory":
+            rooms[quantity] = limit - table.fixed.of(quantity)
     if any(room < 0 for room in rooms.values()):
         return None
     if not table.options:

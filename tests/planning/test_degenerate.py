@@ -148,7 +148,7 @@ def _plans(table: Table) -> list[Plan]:
 def test_every_figure_of_the_table_and_every_plans_network_is_finite(name: str) -> None:
     network, split, table, prunable = _made(name)
     for option in (one for options in table.options.values() for one in options):
-        figures = (option.error, option.divergence, *option.cost.amounts)
+        figures = (option.error, option.divergence, *asdict(option.cost).values())
         assert all(math.isfinite(figure) and figure >= 0 for figure in figures), option
     for keep in (one for keeps in table.keeps.values() for one in keeps):
         assert all(map(math.isfinite, (keep.error, keep.divergence, *asdict(keep.saved).values()))), keep

@@ -435,7 +435,7 @@ typedef struct {
 typedef struct {
     const uint8_t *base; /* the earlier version's matrix; NULL: none */
     uint8_t *out;
-    size_t at, stride; /* its first element in both, and how far the next ones lie, in bytes */
+    size_t at, stride; /* its first element in both, and how far the next one lies, in bytes */
     uint32_t step;     /* its own grid's; 0: none */
 } matrix_row;
 
@@ -689,7 +689,8 @@ static void read_words(coder *c, const matrix *m) {
     }
 }
 
-/* A row of `values`; its levels are remembered as neighbours. */
+/* One row, decoded; its levels are remembered as neighbours. Coder and scales are copied, and where a function that isn't
+ * inlined gets the coder, once more: what has no address can stay in registers. */
 static INLINE fw_status read_row(coder *given, const matrix *m, scales *kept, size_t i, const matrix_row *r, int count,
                                  int balanced) {
     coder c = *given;

@@ -45,12 +45,20 @@ class Elimination:
 
 
 def _inverse(covariance: torch.Tensor, damping: float) -> torch.Tensor:
-    strength, eye = max(damping * float(covariance.diagonal().mean()), 1e-12), torch.eye(len(covariance)).double()
+    return torch.cholesky_inverse(_factor(covariance, _strength(covariance, damping))[0])
+
+
+def _strength(covariance: torch.Tensor, damping: float) -> float:
+    return max(damping * float(covariance.diagonal().mean()), 1e-12)
+
+
+def _factor(covariance: torch.Tensor, strength: float) -> tuple[torch.Tensor, float]:
+    """The Cholesky factor of ``C + λ I`` and the ``λ`` that it took."""
+    eye = torch.eye(len(covariance), dtype=torch.float64)
     factor, info = torch.linalg.cholesky_ex(covariance + strength * eye)
-    while bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
-        strength *= 10
-        factor, info = torch.linalg.cholesky_ex(covariance + strength * eye)
-    return torch.cholesky_inverse(factor)
+    if bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
+        return _factor(covariance, strength * 10)
+    return factor, strength
 
 
 class _State:
@@ -104,12 +112,8 @@ def compensated(
     weight, covariance = weight.double(), covariance.double()
     stay = torch.ones(weight.shape[1], dtype=torch.bool)
     stay[gone] = False
-    strength = max(damping * float(covariance.diagonal().mean()), 1e-12)
-    ridge = covariance[stay][:, stay] + strength * torch.eye(int(stay.sum()), dtype=torch.float64)
+    factor, strength = _factor(covariance[stay][:, stay], _strength(covariance, damping))
     right = weight @ covariance[:, stay] + strength * weight[:, stay]
-    factor, info = torch.linalg.cholesky_ex(ridge)
-    if bool(info.any()):  # rounding can leave a tiny negative eigenvalue: more damping always mends it
-        return compensated(weight, covariance, gone, damping * 10)
     fitted = torch.zeros_like(weight)
     fitted[:, stay] = torch.cholesky_solve(right.T, factor).T
     return fitted

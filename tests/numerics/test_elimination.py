@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight.numerics.elimination import Consumer, eliminate
+from featherweight.numerics.elimination import Consumer, compensated, eliminate
 
 
 def _problem(seed: int, outputs: int, groups: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -69,3 +69,12 @@ def test_groups_of_unequal_width_and_dead_columns_stay_finite() -> None:
     assert bool(torch.isfinite(found.errors).all())
     assert float(found.errors[1]) < 1e-6
     assert bool((found.errors.diff() >= 0).all())
+
+
+def test_rounding_below_zero_is_damped_away() -> None:
+    """A covariance of one sample: what is left of the mean's subtraction, negative here and there."""
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covariance = -1e-9 * torch.eye(6, dtype=torch.float64)
+    fitted = compensated(weight, covariance, torch.tensor([1, 4]))
+    assert bool(torch.isfinite(fitted).all())
+    assert not bool(fitted[:, [1, 4]].any())

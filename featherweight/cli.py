@@ -27,7 +27,7 @@ from featherweight.pipeline import Outcome
 from featherweight.planning.plans import read_plan
 from featherweight.planning.rulebook import read_rules
 from featherweight.planning.rules import Rules, goal_of
-from featherweight.quantities import byte_count, count, milliseconds, positive, share, sizes
+from featherweight.quantities import byte_count, count, milliseconds, positive, share, sizes, whole
 from featherweight.records import to_json
 from featherweight.report import card_of, summary_lines
 from featherweight.targets import TARGETS, target_by_name
@@ -102,7 +102,12 @@ def _rules(args: argparse.Namespace) -> Rules:
     rules = read_rules(args.rules) if getattr(args, "rules", None) else Rules()
     given = {word: getattr(args, word) for word in _GOAL_WORDS}
     words = {_GOAL_FIELDS.get(word, word): _GOAL_WORDS[word](text) for word, text in given.items() if text is not None}
-    return replace(rules, goal={**rules.goal, **words, **({"relative": True} if args.relative else {})})
+    searched = {word: getattr(args, word, None) for word in ("search", "storage")}
+    return replace(
+        rules,
+        goal={**rules.goal, **words, **({"relative": True} if args.relative else {})},
+        **{word: value for word, value in searched.items() if value is not None},
+    )
 
 
 def _goal(args: argparse.Namespace) -> Goal:
@@ -115,6 +120,13 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-free", action="store_true", help="calibrate on synthesized inputs: no training sample")
     _place_arguments(parser)
+
+
+def _search_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--search", metavar="N", type=whole, help="trials of a search over the global knobs (default: 0)"
+    )
+    parser.add_argument("--storage", metavar="URL", help="a database for the trials (default: search.db in --out)")
 
 
 def _place_arguments(parser: argparse.ArgumentParser) -> None:
@@ -325,6 +337,8 @@ def _parser() -> _Parser:
         _model_arguments(made)
         _goal_arguments(made)
         _run_arguments(made)
+        if name == "compress":
+            _search_arguments(made)
         if name == "apply":
             made.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan's YAML")
     _model_arguments(command("inspect", _inspect, "show a model's layers, what they cost, and what can't be changed"))

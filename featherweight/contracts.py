@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 EXIT_UNMET = 10
@@ -417,6 +417,46 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Knobs:
+    """The few settings that hold for a whole plan: what it is calibrated on, and how weights are refit and rounded.
+
+    Attributes:
+        samples: how many calibration samples the plan is made with, or all where there are fewer; 0 is as many as the
+            table was made with.
+        draw: which ones: 0 for those that begin with what the table saw, other numbers for other random draws.
+        ranges: how ranges of activations are found where a step doesn't say, by a name of
+            :data:`featherweight.numerics.ranges.RANGE_SEARCHES`.
+        refit: whether layers are refit in closed form once something before them changed.
+        damping: of that refit, relative to the mean variance of a layer's inputs.
+        rounding_damping: of GPTQ, likewise.
+        largest_first: GPTQ's order: the columns with the largest inputs first, or as they stand.
+    """
+
+    samples: int = 0
+    draw: int = 0
+    ranges: str = "mse"
+    refit: bool = True
+    damping: float = 1e-3
+    rounding_damping: float = 1e-2
+    largest_first: bool = True
+
+    @property
+    def turned(self) -> dict[str, Scalar]:
+        """Name → value, of those that differ from the defaults."""
+        pairs = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        return {name: value for name, value, default in pairs if value != default}
+
+    def __str__(self) -> str:
+        words = (
+            f"{name.replace('_', ' ')} {value:.2g}"
+            if isinstance(value, float)
+            else f"{name.replace('_', ' ')} {str(value).lower()}"
+            for name, value in self.turned.items()
+        )
+        return ", ".join(words) or "defaults"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The chosen steps of every unit: a small YAML file that can be read, edited and replayed.
 
@@ -425,12 +465,14 @@ class Plan:
         target: name of the target.
         choices: unit name → steps.
         predicted: the cost and divergence that the table promised for these choices.
+        knobs: how they are carried out.
     """
 
     network: str
     target: str
     choices: Mapping[str, Steps]
     predicted: Mapping[str, float] = field(default_factory=dict)
+    knobs: Knobs = Knobs()
 
 
 @dataclass(frozen=True, slots=True)

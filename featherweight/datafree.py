@@ -19,7 +19,7 @@ from featherweight import stages
 from featherweight.contracts import Artefact, Capability, Parity, Plan, PlanError, Refusal, Step, Steps, UsageError
 from featherweight.files import write_atomically
 from featherweight.methods import METHODS
-from featherweight.methods.apply import apply, neutral_subject
+from featherweight.methods.apply import Refit, apply, neutral_subject
 from featherweight.network import Network, capture, fold_batch_norm
 from featherweight.network.checks import check_precision
 from featherweight.network.equalizing import equalized
@@ -139,7 +139,7 @@ class _Work:
         """Write both files, the network, the plan and the record."""
         target, split = self.target, self.synthesis.split
         network, chains = equalized(self.network)
-        applied = apply(network, self.plan, split, target.capability, METHODS, seed=self.seed)
+        applied = apply(network, self.plan, split, target.capability, METHODS, how=Refit(self.seed))
         built = recover(Slim.whole(network), applied, split, target)
         save_compressed(built, folder)
         write_plan(self.plan, folder / "plan.yaml")

@@ -81,6 +81,17 @@ def positive(text: str) -> int:
     return int(text.strip())
 
 
+def whole(text: str) -> int:
+    """A whole number from 0: trials.
+
+    Raises:
+        UsageError: it isn't one.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text.strip()):
+        raise UsageError("A number of trials is whole, from 0.", repr(text), "write it like 20")
+    return int(text.strip())
+
+
 def sizes(text: str) -> tuple[int, ...]:
     """A shape: ``3,32,32`` or ``3x32x32``.
 

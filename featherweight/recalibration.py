@@ -110,7 +110,7 @@ def recalibrate(folder: Path, model: nn.Module, samples: Split, task: Task, out:
             f"the plan in {folder} keeps all of them real",
             "nothing depends on the environment there: use the file as it is",
         )
-    fitted = fit_grids(network, target.place(network), samples)
+    fitted = fit_grids(network, target.place(network), samples, plan.knobs.ranges)
     out.mkdir(parents=True, exist_ok=True)
     save_compressed(fitted, out)
     path = out / f"artefact{target.suffix}"

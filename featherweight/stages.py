@@ -21,6 +21,7 @@ from featherweight.contracts import (
     Capability,
     Certificate,
     Goal,
+    Knobs,
     LoweringError,
     Parity,
     Plan,
@@ -30,8 +31,9 @@ from featherweight.contracts import (
 )
 from featherweight.files import write_atomically
 from featherweight.methods import Method
-from featherweight.methods.apply import apply, rebuild
+from featherweight.methods.apply import Refit, apply, rebuild
 from featherweight.methods.pruning import Grounds, Prunable, Pruning, accounts_of, prune, read_removals, select
+from featherweight.methods.quantization import tuned
 from featherweight.methods.seam import PRUNING
 from featherweight.network.capture import Network
 from featherweight.network.channels import Coupling
@@ -235,8 +237,28 @@ def build(job: Job, plan: Plan, seen: Evidence) -> tuple[Slim, tuple[UnitStory, 
         What pruning left beside the dense network, its account, and the compressed network.
     """
     slim, told = pruned(job, plan, seen)
-    applied = apply(slim, plan, job.calibration, job.capability, job.methods, seed=job.seed, untouched=job.untouched)
-    return slim, told, recover(slim, applied, job.calibration, job.target)
+    knobs, split = plan.knobs, samples_for(job, plan.knobs)
+    how, methods = Refit(job.seed, knobs.damping if knobs.refit else None), tuned(job.methods, knobs)
+    applied = apply(slim, plan, split, job.capability, methods, how=how, untouched=job.untouched)
+    return slim, told, recover(slim, applied, split, job.target, knobs.ranges)
+
+
+def samples_for(job: Job, knobs: Knobs) -> Split:
+    """The calibration samples that a plan with these knobs is made with."""
+    if (knobs.samples, knobs.draw) == (0, 0):
+        return job.calibration
+    return drawn(pool_of(job), knobs.samples or len(job.calibration), job.seed, knobs.draw)
+
+
+def pool_of(job: Job) -> Split:
+    """What calibration samples are drawn from."""
+    return job.calibration if job.data.data_free else job.data.train
+
+
+def drawn(pool: Split, count: int, seed: int, draw: int = 0) -> Split:
+    """Some samples, in their order; draw 0 of fewer samples is a part of draw 0 of more."""
+    generator = np.random.default_rng([seed, draw] if draw else seed)
+    return pool.subset(np.sort(generator.permutation(len(pool))[:count]))
 
 
 def pruned(job: Job, plan: Plan, seen: Evidence) -> tuple[Slim, tuple[UnitStory, ...]]:

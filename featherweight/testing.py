@@ -204,3 +204,26 @@ class TargetContract:
         assert len(timings) == 2
         assert all(0 < timing.median_ms <= timing.p90_ms for timing in timings)
         assert all(ms > 0 for _, ms in self.target.profile(path, runs=3))
+
+    def test_peak_memory_is_the_count_by_hand(self, tmp_path: Path) -> None:
+        """Of a chain, for one sample: what the first map reads and writes, four bytes a value; no constants."""
+        chain = nn.Sequential(nn.Linear(100, 60), nn.ReLU(), nn.Linear(60, 10))
+        assert self._peak(chain, torch.zeros(2, 100), tmp_path) == 4 * (100 + 60)
+
+    def test_padding_takes_a_copy_where_the_target_says_so(self, tmp_path: Path) -> None:
+        """Two-sided padding at a stride isn't "same": the peak is in the padding then, else in the convolution."""
+        strided = nn.Sequential(nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        beside = 18 * 18 if self.target.pads_apart else 8 * 8
+        assert self._peak(strided, torch.zeros(2, 4, 16, 16), tmp_path) == 4 * 4 * (16 * 16 + beside)
+
+    def _peak(self, module: nn.Module, example: torch.Tensor, folder: Path) -> int:
+        path = folder / f"real{self.target.suffix}"
+        self.target.lower(Compressed(capture(module, example)), path)
+        return self.target.peak_memory(path)
+
+    def test_the_runtime_has_a_name_and_a_version(self) -> None:
+        """Times are kept under it: it says what ran, and is the same while the same is installed."""
+        name, _, version = self.target.runtime().partition(" ")
+        assert name
+        assert version[:1].isdigit()
+        assert self.target.runtime() == f"{name} {version}"

@@ -14,6 +14,7 @@ from featherweight.demo import digits, train
 from featherweight.files import write_atomically
 from featherweight.network import capture, fold_batch_norm
 from featherweight.network.modules import weight_of
+from featherweight.numerics.affine import fit_symmetric
 from featherweight.numerics.binary import fit_binary, fit_ternary, gram_scale, on_levels
 from featherweight.numerics.blockdiagonal import fit_block_diagonal
 from featherweight.numerics.codebook import fit_codebook, nearest
@@ -25,7 +26,10 @@ from featherweight.numerics.factorisation import (
     whitened_factors,
     whitened_spectrum,
 )
+from featherweight.numerics.gptq import RowGrids, gptq
 from featherweight.numerics.gram import output_error, refit
+from featherweight.numerics.ratedistortion import round_for_rate
+from featherweight.numerics.rounding import round_weight
 from featherweight.numerics.sequential import settled
 from featherweight.observation import observe
 
@@ -83,6 +87,29 @@ def lowrank(layer: Observed) -> Lines:
         lines["1×1, k×k, 1×1"].append(((2 * 64 * rank + 9 * rank * rank) / full, layer.error(tucker)))
     print(f"Tucker-2 at 16: plain {layer.error(plain_tucker(layer.kernel, 16, 16).kernel()):.3f}")  # noqa: T201
     return lines
+
+
+def entropy(layer: Observed) -> Lines:
+    """Error by bits a weight: short grids for every output under GPTQ, and coarse ones for the layer."""
+    weight, covariance = layer.kernel.flatten(1)[None], layer.covariance[None]
+    lines: Lines = {"short grids, bits as stored": [], "short grids, bits by entropy": [], "one coarse step": []}
+    spread = float(weight.square().mean().sqrt())
+    for bits in (2, 3, 4, 5, 6):
+        start = RowGrids.of(fit_symmetric(weight[0], bits, layer.covariance.diagonal().expand_as(weight[0])), 1)
+        made, grids = round_weight(weight, covariance, start) if bits < 6 else (gptq(weight, covariance, start), start)
+        error = layer.error(made)
+        lines["short grids, bits as stored"].append((bits, error))
+        lines["short grids, bits by entropy"].append((_bits(made / grids.scale.unsqueeze(2)), error))
+    for step in (0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0):
+        levels = round_for_rate(weight, covariance, step * spread)
+        lines["one coarse step"].append((_bits(levels), layer.error(levels * step * spread)))
+    return lines
+
+
+def _bits(levels: torch.Tensor) -> float:
+    """Entropy of levels, in bits."""
+    shares = levels.round().flatten().unique(return_counts=True)[1].double() / levels.numel()
+    return round(float(-(shares * shares.log2()).sum()), 2)
 
 
 def binarization(layer: Observed) -> Lines:
@@ -155,6 +182,7 @@ def main() -> None:
     layer = Observed()
     for name, lines, across in (
         ("sharing", sharing(layer), "values"),
+        ("entropy", entropy(layer), "bits a weight"),
         ("low-rank", lowrank(layer), "share of multiplications left"),
         ("binarization", binarization(layer), "1 blind, 2 variances, 3 sequential, 4 scales refit"),
         ("grouping", grouping(layer), "sets of channels"),

@@ -28,7 +28,19 @@ from featherweight.tasks.data import Split
 
 _ROWS_PER_LAYER = 24_576
 _ROWS_PER_COLUMN = 8
-_DAMPING = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """How layers are refit.
+
+    Attributes:
+        seed: of the positions that are looked at.
+        damping: relative to the mean variance of a layer's inputs; None leaves the weights as they were trained.
+    """
+
+    seed: int = 0
+    damping: float | None = 1e-3
 
 
 @dataclass
@@ -39,6 +51,7 @@ class _Builder:
     plan: Plan
     capability: Capability
     methods: Sequence[Method]
+    damping: float | None
     generator: torch.Generator
     untouched: frozenset[str] = frozenset()
     built: dict[str, nn.Module] = field(default_factory=dict)
@@ -54,8 +67,8 @@ class _Builder:
             return None
         module = copied(self.slim.network.module.get_submodule(layer.name))
         moments = self._moments(passage)
-        if changed and passage.target is not None:
-            _refit(layer, module, moments)
+        if changed and passage.target is not None and self.damping is not None:
+            _refit(layer, module, moments, self.damping)
         subject = subject_of(layer, module, moments.covariance, moments.mean, 0.0, self.capability)
         self.built[layer.name] = apply_steps(subject, steps, self.methods)
         return self.built[layer.name]
@@ -96,9 +109,9 @@ class _Moments:
         return cls(mean, covariance, centre, cross)
 
 
-def _refit(layer: Layer, module: nn.Module, moments: _Moments) -> None:
+def _refit(layer: Layer, module: nn.Module, moments: _Moments, damping: float) -> None:
     """Move the weight, in place, to the least-squares fit of the targets from the given inputs."""
-    fitted = refit(weight_rows(layer, weight_of(module)), moments.covariance, moments.cross, _DAMPING)
+    fitted = refit(weight_rows(layer, weight_of(module)), moments.covariance, moments.cross, damping)
     bias = moments.centre - (fitted @ moments.mean.unsqueeze(-1)).squeeze(-1)
     set_weight(module, fitted)
     set_bias(module, bias.flatten())
@@ -111,7 +124,7 @@ def apply(
     capability: Capability,
     methods: Sequence[Method],
     *,
-    seed: int = 0,
+    how: Refit = Refit(),
     untouched: frozenset[str] = frozenset(),
 ) -> Network:
     """The network that a plan asks for.
@@ -123,7 +136,7 @@ def apply(
         split: calibration samples, all held at once: twice their live activations.
         capability: of the target.
         methods: the catalogue.
-        seed: of the sampled positions.
+        how: layers are refit.
         untouched: layers that aren't refit either; the plan has no steps for them.
 
     Raises:
@@ -131,7 +144,8 @@ def apply(
     """
     slim = network if isinstance(network, Slim) else Slim.whole(network)
     check_plan(slim.dense, plan)
-    builder = _Builder(slim, plan, capability, methods, torch.Generator().manual_seed(seed), untouched)
+    generator = torch.Generator().manual_seed(how.seed)
+    builder = _Builder(slim, plan, capability, methods, how.damping, generator, untouched)
     walk(slim, split.take(range(len(split))).inputs, builder.visit)
     return assemble(slim.network, builder.built)
 

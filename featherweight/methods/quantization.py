@@ -16,13 +16,14 @@ shrink, an entropy-coded package of it does. Costs say so, and such options are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from featherweight.contracts import PlanError, Refusal
-from featherweight.methods.seam import Settings, Subject, leaves
+from featherweight.contracts import Knobs, PlanError, Refusal
+from featherweight.methods.seam import Method, Settings, Subject, leaves
 from featherweight.network.composition import moments_within
 from featherweight.network.encodings import (
     AffineEncoding,
@@ -44,7 +45,7 @@ from featherweight.numerics.affine import (
     fit_symmetric,
     symmetric_grid,
 )
-from featherweight.numerics.gptq import RowGrids, gptq
+from featherweight.numerics.gptq import DAMPING, RowGrids, gptq
 from featherweight.numerics.ranges import RANGE_SEARCHES
 from featherweight.numerics.rounding import round_weight
 
@@ -67,12 +68,15 @@ class Quantization:
     Attributes:
         bits: bit widths that are offered; a plan may ask for any.
         ranges: how the ranges of what is offered are found; empty for the default.
+        damping, largest_first: of GPTQ.
     """
 
     name = "quantization"
     follows = frozenset({"binarization", "grouping", "lowrank", "sharing", "sparsity"})
     bits: tuple[int, ...] = (8,)
     ranges: str = ""
+    damping: float = DAMPING
+    largest_first: bool = True
 
     def options(self, subject: Subject) -> tuple[list[Settings], list[Refusal]]:
         """float16 storage and static int8, as far as the target has kernels for them."""
@@ -122,8 +126,18 @@ class Quantization:
                     )
                 encode(part, HalfEncoding())
                 continue
-            wanted.encode(part, _covariance(subject, parts, position))
+            wanted.encode(part, _covariance(subject, parts, position), self.damping, self.largest_first)
         return module
+
+
+def tuned(methods: Sequence[Method], knobs: Knobs) -> tuple[Method, ...]:
+    """The catalogue with quantization rounding as the knobs say."""
+    return tuple(
+        replace(method, damping=knobs.rounding_damping, largest_first=knobs.largest_first)
+        if isinstance(method, Quantization)
+        else method
+        for method in methods
+    )
 
 
 def _fits_half(part: nn.Module) -> bool:
@@ -209,7 +223,7 @@ class _Rounding:
         compensated, dynamic = rounding == "gptq", activations == "dynamic"
         return cls(int(bits), activations == "int8", symmetric is True, compensated, dynamic, str(ranges))
 
-    def encode(self, part: nn.Module, covariance: torch.Tensor) -> None:
+    def encode(self, part: nn.Module, covariance: torch.Tensor, damping: float, largest_first: bool) -> None:
         """Round a module's weight and put it on its grid, in place; zeros and shared values stay such."""
         weight = weight_of(carrier(part))
         rows = weight.reshape(len(covariance), -1, covariance.shape[-1]).double()
@@ -222,9 +236,9 @@ class _Rounding:
             masks = [encoding.mask for encoding in chain_of(part) if isinstance(encoding, MaskEncoding)]
             free = torch.stack(masks).all(0).view(rows.shape) if masks else None
             if self.bits > _WORTH_SEARCHING:
-                rounded = gptq(rows, covariance, grids, free)
+                rounded = gptq(rows, covariance, grids, free, damping, largest_first)
             else:
-                rounded, grids = round_weight(rows, covariance, grids, free)
+                rounded, grids = round_weight(rows, covariance, grids, free, damping, largest_first)
         grid = self._stored(grids)
         encode(part, AffineEncoding(grid, 0, self.integer, dynamic=self.dynamic, ranges=self.ranges), rounded)
 

@@ -77,6 +77,7 @@ def gptq(
     grids: RowGrids,
     free: torch.Tensor | None = None,
     damping: float = DAMPING,
+    largest_first: bool = True,
 ) -> torch.Tensor:
     """The weight on its grids, errors compensated; no row ends worse than by rounding to nearest.
 
@@ -86,6 +87,7 @@ def gptq(
         grids: one for every row.
         free: (g, n, d) bool; entries that are False become zero and stay it. None leaves all free.
         damping: ``λ`` relative to the mean of the covariance's diagonal.
+        largest_first: the order: the columns with the largest inputs first; False for the columns as they stand.
 
     Returns:
         (g, n, d), float64, every entry a level of its row's grid.
@@ -95,4 +97,4 @@ def gptq(
         value = grids.nearest(columns)
         return value if free is None else torch.where(free[:, :, at], value, 0.0)
 
-    return settled(weight, covariance, settle, damping)
+    return settled(weight, covariance, settle, damping, largest_first)

@@ -111,6 +111,7 @@ def search_scales(
     grids: RowGrids,
     free: torch.Tensor | None = None,
     damping: float = DAMPING,
+    largest_first: bool = True,
 ) -> tuple[torch.Tensor, RowGrids]:
     """GPTQ with every row's scale as it is and at seven others; of a row's eight results the best under ``C``.
 
@@ -119,7 +120,7 @@ def search_scales(
         covariance: (g, d, d).
         grids: one for every row.
         free: (g, n, d) bool, or None.
-        damping: of GPTQ.
+        damping, largest_first: of GPTQ.
 
     Returns:
         The rounded weight (g, n, d), and the grids that it lies on.
@@ -133,7 +134,7 @@ def search_scales(
         copies = weight[:, rows].double().repeat_interleave(count, 1)
         masks = None if free is None else free[:, rows].repeat_interleave(count, 1)
         tried = own.repeated(_FACTORS)
-        rounded = gptq(copies, covariance, tried, masks, damping)
+        rounded = gptq(copies, covariance, tried, masks, damping, largest_first)
         errors = row_errors(rounded - copies, covariance)
         best = errors.view(len(weight), -1, count).argmin(2)
         found.append((pick_copies(rounded, best, count), tried.picked(best, count)))
@@ -147,6 +148,7 @@ def round_weight(
     grids: RowGrids,
     free: torch.Tensor | None = None,
     damping: float = DAMPING,
+    largest_first: bool = True,
 ) -> tuple[torch.Tensor, RowGrids]:
     """All of the above in turn: GPTQ over scales, then levels and scales by turns. Worth its time below six bits.
 
@@ -155,12 +157,12 @@ def round_weight(
         covariance: (g, d, d).
         grids: where the search starts.
         free: (g, n, d) bool, or None.
-        damping: of GPTQ.
+        damping, largest_first: of GPTQ.
 
     Returns:
         The rounded weight (g, n, d), float64, and the grids that it lies on.
     """
-    rounded, grids = search_scales(weight, covariance, grids, free, damping)
+    rounded, grids = search_scales(weight, covariance, grids, free, damping, largest_first)
     for _ in range(_ROUNDS):
         rounded = descend(rounded, weight, covariance, grids, free)
         rounded, grids = fit_scales(rounded, weight, covariance, grids)

@@ -18,7 +18,13 @@ Settle = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Columns (g, n, m) and which of the weight's they are (m,) → the nearest values that they may have, (g, n, m)."""
 
 
-def settled(weight: torch.Tensor, covariance: torch.Tensor, settle: Settle, damping: float = _DAMPING) -> torch.Tensor:
+def settled(
+    weight: torch.Tensor,
+    covariance: torch.Tensor,
+    settle: Settle,
+    damping: float = _DAMPING,
+    largest_first: bool = True,
+) -> torch.Tensor:
     """Every column settled on its values, errors compensated as they arise; no row ends worse than without.
 
     Args:
@@ -26,6 +32,7 @@ def settled(weight: torch.Tensor, covariance: torch.Tensor, settle: Settle, damp
         covariance: (g, d, d), positive semidefinite.
         settle: the nearest allowed values of some columns.
         damping: ``λ`` relative to the mean of the diagonal.
+        largest_first: the columns with the largest inputs first; False for the columns as they stand.
 
     Returns:
         (g, n, d), float64. Rows are compared one by one with plain settling under ``covariance``, and the better kept.
@@ -33,6 +40,7 @@ def settled(weight: torch.Tensor, covariance: torch.Tensor, settle: Settle, damp
     weight, covariance = weight.double(), covariance.double()
     plain = settle(weight, torch.arange(weight.shape[2], device=weight.device))
     order = covariance.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
+    order = order if largest_first else torch.arange(len(order), device=weight.device)
     factor = factor_of(covariance[:, order][:, :, order], damping)
     left, given = weight[:, :, order].clone(), torch.empty_like(weight)
     for start in range(0, len(order), _BLOCK):

@@ -1,4 +1,4 @@
-"""Where the tensors lie in a file, read from the file itself: ``.tflite`` and ``.safetensors``.
+"""Where the tensors lie in a file, read from the file itself: ``.tflite``, ``.onnx`` and ``.safetensors``.
 
 Only what is needed is read, every offset is checked, and a file that isn't understood simply has no tensors: it is
 packed all the same, as bytes.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+
+from featherweight.packaging.protobuf import BYTES, Field, Wire
 
 # Element names as in numpy; TensorType of the public LiteRT schema.
 _LITERT_TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8", 10: "float64"}
@@ -25,6 +28,21 @@ _SAFETENSORS_TYPES = {
     "U8": "uint8",
     "BOOL": "uint8",
 }
+# TensorProto.DataType of the public ONNX schema; unsigned 4 and 8 bytes are coded as signed ones are.
+_ONNX_TYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "uint8", 10: "float16",
+    11: "float64", 12: "int32", 13: "int64", 16: "float16",
+}  # fmt: skip
+# The messages on the way from a model to its tensors: message → number of a field → the message that it holds. Tensors
+# are initializers, and attributes of nodes (Constant's value); attributes hold the bodies of branches and loops, too.
+_ONNX_MESSAGES = {
+    "model": {7: "graph"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+}
+_DIMS, _DATA_TYPE, _NAME, _RAW = 1, 2, 8, 9  # fields of TensorProto
+_TYPED = {1: 4, 11: 10}  # data_type → the field whose packed numbers lie as in memory (float_data, double_data)
 SIZES = {
     "float64": 8,
     "float32": 4,
@@ -37,6 +55,9 @@ SIZES = {
     "uint8": 1,
 }
 _MOST_TENSORS = 1 << 16
+_MOST_FIELDS = 1 << 21  # of an .onnx file: a second or two
+_MOST_AXES = 8
+_LONGEST_NAME = 256  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +67,8 @@ class TensorSpan:
     Attributes:
         offset, length: in bytes.
         dtype: numpy's name of the element.
-        shape: of the tensor; its first axis are the output channels.
+        shape: of the tensor as it lies in memory. Its output channels are the first axis, or the last one (weights of
+            an ONNX product, of a depthwise convolution in LiteRT): coding tries both.
         name: for people.
     """
 
@@ -66,7 +88,7 @@ def tensor_spans(name: str, content: bytes) -> tuple[TensorSpan, ...]:
         name: of the file; its ending tells the format.
         content: of the file.
     """
-    readers = {".tflite": _litert_spans, ".safetensors": _safetensors_spans}
+    readers = {".tflite": _litert_spans, ".onnx": _onnx_spans, ".safetensors": _safetensors_spans}
     reader = next((one for ending, one in readers.items() if name.endswith(ending)), None)
     if reader is None:
         return ()
@@ -151,7 +173,7 @@ def _litert_spans(content: bytes) -> list[TensorSpan]:
             index, kind = tensor.scalar(2, "I"), _LITERT_TYPES.get(tensor.scalar(1, "b"))
             start, count = buffers[index].vector(0)
             shape_at, rank = tensor.vector(0)
-            if kind and count and index not in found and rank <= 8:
+            if kind and count and index not in found and rank <= _MOST_AXES:
                 shape = struct.unpack_from(f"<{rank}i", content, shape_at) if rank else (1,)
                 found[index] = TensorSpan(start, count, kind, shape, _text(tensor, 3))
     return list(found.values())
@@ -159,4 +181,40 @@ def _litert_spans(content: bytes) -> list[TensorSpan]:
 
 def _text(table: _Table, field: int) -> str:
     start, count = table.vector(field)
-    return table.data[start : start + min(count, 256)].decode(errors="replace")
+    return table.data[start : start + min(count, _LONGEST_NAME)].decode(errors="replace")
+
+
+def _onnx_spans(content: bytes) -> list[TensorSpan]:
+    """Tensors of the graph, and of graphs inside it, whose numbers lie in the file as they do in memory.
+
+    Messages wait in a list to be walked, so that it doesn't matter how deep they are nested.
+    """
+    wire, found = Wire(content, _MOST_FIELDS), []
+    waiting = [("model", 0, len(content))]
+    while waiting and len(found) < _MOST_TENSORS:
+        message, start, end = waiting.pop()
+        fields = wire.fields(start, end)
+        if message == "tensor":
+            found += _onnx_tensor(content, wire, fields)
+            continue
+        for field in fields:
+            inside = _ONNX_MESSAGES[message].get(field.number)
+            if inside and field.wire == BYTES:
+                waiting.append((inside, field.start, field.end))
+    return found
+
+
+def _onnx_tensor(content: bytes, wire: Wire, fields: Iterator[Field]) -> Iterator[TensorSpan]:
+    """The span of a TensorProto; none where its numbers are written in another way, or lie in another file."""
+    shape: list[int] = []
+    held: dict[int, Field] = {}
+    for field in fields:
+        held[field.number] = field
+        if field.number == _DIMS:
+            shape += wire.numbers(field)
+    code = next(wire.numbers(held[_DATA_TYPE]), 0) if _DATA_TYPE in held else 0
+    data = held.get(_RAW) or held.get(_TYPED.get(code, _RAW))
+    if data and data.wire == BYTES and code in _ONNX_TYPES and len(shape) <= _MOST_AXES:
+        name = held.get(_NAME, Field(_NAME, BYTES, 0, 0))
+        told = content[name.start : min(name.end, name.start + _LONGEST_NAME)].decode(errors="replace")
+        yield TensorSpan(data.start, data.end - data.start, _ONNX_TYPES[code], tuple(shape) or (1,), told)

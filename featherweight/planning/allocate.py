@@ -2,8 +2,9 @@
 
 A multiple-choice knapsack: choose ``x_{u,o} ∈ {0, 1}`` with ``Σ_o x_{u,o} = 1`` for every unit, minimise the summed
 quantity under limits on the summed divergence and on the other quantities. With the divergence alone as limit, our own
-exact solver answers in milliseconds (:mod:`featherweight.planning.knapsack`); further limits make it a mixed-integer
-linear program, solved to optimality by HiGHS (``scipy.optimize.milp``). Peak memory is no sum over units: it is read
+exact solver answers in milliseconds (:mod:`featherweight.planning.knapsack`). Further limits make it a mixed-integer
+linear program: small ones are solved to optimality by HiGHS (``scipy.optimize.milp``), in large ones the limits are
+priced (:mod:`featherweight.planning.relaxation`). Peak memory is no sum over units: it is read
 off every choice found, and the choices that exceed its limit go.
 """
 
@@ -15,8 +16,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.contracts import Choice, Cost, Goal, Keep, Option, Quantity, Table
+from featherweight.contracts import Choice, Goal, Keep, Option, Quantity, Table
 from featherweight.planning import knapsack
+from featherweight.planning.relaxation import relaxed
 from featherweight.planning.widths import candidates, narrowed
 
 Peak = Callable[[Choice], float]
@@ -24,6 +26,7 @@ Peak = Callable[[Choice], float]
 
 _PLAIN: tuple[Quantity, ...] = ("size", "macs")
 _SLACK = 1e-6  # relative: the programme's own tolerance
+_EXACT_OPTIONS = 120  # beyond, branch and bound may take minutes: limits are priced instead
 
 
 def undominated(options: Sequence[Option], quantities: Sequence[Quantity] = _PLAIN) -> list[Option]:
@@ -160,18 +163,47 @@ def least(table: Table, quantity: Quantity, goal: Goal, peak: Peak | None = None
 
 
 class _Programme:
-    """The table as arrays, one entry an undominated option."""
+    """The table as arrays, one entry an undominated option.
+
+    Attributes:
+        flat: all of them, row after row.
+        starts: where a row begins, and the end.
+    """
 
     def __init__(self, table: Table, quantities: Sequence[Quantity]) -> None:
-        self.rows = [undominated(options, quantities) for options in table.options.values()]
-        self.flat = [option for row in self.rows for option in row]
+        rows = [undominated(options, quantities) for options in table.options.values()]
+        self.flat = [option for row in rows for option in row]
+        self.starts = np.cumsum([0, *map(len, rows)])
         self.divergence = np.array([option.divergence for option in self.flat])
-        unit = np.repeat(np.arange(len(self.rows)), [len(row) for row in self.rows])
-        self.one_each = (unit == np.arange(len(self.rows))[:, None]).astype(float)
 
     def quantity(self, name: Quantity) -> np.ndarray:
         """Of every option, float64."""
         return np.array([option.cost.of(name) for option in self.flat], dtype=float)
+
+    def chosen(self, numbers: Sequence[int]) -> dict[str, Option]:
+        """Layer → option, from the numbers of options within their rows."""
+        found = [self.flat[start + number] for start, number in zip(self.starts[:-1], numbers, strict=True)]
+        return {option.unit: option for option in found}
+
+    def exact(self, objective: np.ndarray, amounts: Mapping[str, tuple[np.ndarray, float]]) -> dict[str, Option] | None:
+        """Proven best, by branch and bound: in time for a few layers."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415  (slow to import, and limits are rare)
+
+        row = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        constraints = [LinearConstraint((row == np.arange(len(self.starts) - 1)[:, None]).astype(float), 1, 1)]
+        for name, (amount, room) in amounts.items():
+            # Whole numbers as they are, so that the solver's absolute tolerance is less than one of them.
+            unit = 1.0 if name in _PLAIN else max(room, 1e-300)
+            constraints.append(LinearConstraint(amount / unit, -np.inf, room / unit))
+        ones = np.ones(len(self.flat))
+        options = {"mip_rel_gap": 0.0}
+        solved = milp(objective, constraints=constraints, integrality=ones, bounds=Bounds(0, 1), options=options)
+        if solved.x is None:
+            return None
+        picked = np.flatnonzero(solved.x > 0.5)
+        if any(amount[picked].sum() > room * (1 + _SLACK) for amount, room in amounts.values()):
+            return None
+        return {self.flat[index].unit: self.flat[index] for index in picked.tolist()}
 
 
 def _solve(
@@ -186,32 +218,12 @@ def _solve(
     if not table.options:
         return {}
     programme = _Programme(table, summed(goal))
-    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415  (slow to import, and limits are rare)
-
-    constraints = [LinearConstraint(programme.one_each, 1, 1)]
+    amounts = {str(quantity): (programme.quantity(quantity), room) for quantity, room in rooms.items()}
     if budget is not None and math.isfinite(budget):
-        constraints.append(LinearConstraint(_scaled(programme.divergence, budget), -np.inf, 1))
-    for quantity, room in rooms.items():
-        # Whole numbers as they are, so that the solver's absolute tolerance is less than one of them.
-        unit = 1.0 if quantity in _PLAIN else room
-        constraints.append(LinearConstraint(_scaled(programme.quantity(quantity), unit), -np.inf, room / unit))
-    solved = milp(
-        objective(programme),
-        constraints=constraints,
-        integrality=np.ones(len(programme.flat)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},
-    )
-    if solved.x is None:
-        return None
-    chosen = [option for option, value in zip(programme.flat, solved.x, strict=True) if value > 0.5]
-    if any(_total(chosen, q) > room * (1 + _SLACK) for q, room in rooms.items()):
-        return None
-    return {option.unit: option for option in chosen}
-
-
-def _total(options: Sequence[Option], quantity: Quantity) -> float:
-    return sum((option.cost for option in options), Cost(0, 0, 0)).of(quantity)
+        amounts = {"divergence": (programme.divergence, budget), **amounts}
+    if len(programme.flat) <= _EXACT_OPTIONS:
+        return programme.exact(objective(programme), amounts)
+    return relaxed(programme.starts, objective(programme), list(amounts.values()), programme.chosen)
 
 
 def _scaled(amounts: np.ndarray, unit: float) -> np.ndarray:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from featherweight.contracts import Choice, Plan, PlanError, Step, Steps
+from featherweight.contracts import Choice, Knobs, Plan, PlanError, Step, Steps
 from featherweight.files import write_atomically
+from featherweight.numerics.ranges import RANGE_SEARCHES
 
 _VERSION = 1
-_KEYS = {"featherweight_plan", "network", "target", "predicted", "units"}
+_KEYS = {"featherweight_plan", "network", "target", "predicted", "knobs", "units"}
 _LARGEST_BYTES = 8 << 20
 _LARGEST_FIGURE = 1e300
+_MOST_SAMPLES = 1_000_000
+_LEAST_DAMPING = 1e-12
 _SHOWN = 200  # characters of a broken plan in a message
 _HEADER = """\
 # A Featherweight plan: for every layer, the steps that are applied to it, in order; [] leaves its structure and
@@ -45,6 +49,7 @@ def plan_text(plan: Plan) -> str:
         "network": plan.network,
         "target": plan.target,
         "predicted": dict(plan.predicted),
+        **({"knobs": plan.knobs.turned} if plan.knobs.turned else {}),
         "units": units,
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100)
@@ -102,7 +107,8 @@ def parse_plan(text: str, origin: str = "the plan") -> Plan:
         raise PlanError("A plan's units must be a mapping.", f"{origin}: {type(units).__name__}", "plan again")
     choices = {str(unit): _steps(str(unit), steps, origin) for unit, steps in units.items()}
     predicted = _predicted(document.get("predicted") or {}, origin)
-    return Plan(str(document["network"]), str(document["target"]), choices, predicted)
+    knobs = _knobs(document.get("knobs") or {}, origin)
+    return Plan(str(document["network"]), str(document["target"]), choices, predicted, knobs)
 
 
 class _Loader(yaml.SafeLoader):
@@ -121,6 +127,26 @@ def _predicted(values: Any, origin: str) -> dict[str, float]:
             "What a plan predicts must be names with finite numbers.", f"{origin}: {values!r}"[:_SHOWN], "plan again"
         )
     return {str(key): float(value) for key, value in values.items()}
+
+
+def _knobs(values: Any, origin: str) -> Knobs:
+    fits: dict[str, Callable[[Any], bool]] = {
+        "samples": lambda value: type(value) is int and 0 <= value <= _MOST_SAMPLES,
+        "draw": lambda value: type(value) is int and 0 <= value <= _MOST_SAMPLES,
+        "ranges": lambda value: isinstance(value, str) and value in RANGE_SEARCHES,
+        "refit": lambda value: type(value) is bool,
+        "damping": lambda value: type(value) is float and _LEAST_DAMPING <= value <= 1 / _LEAST_DAMPING,
+        "rounding_damping": lambda value: type(value) is float and _LEAST_DAMPING <= value <= 1 / _LEAST_DAMPING,
+        "largest_first": lambda value: type(value) is bool,
+    }
+    if not isinstance(values, dict) or not all(key in fits and fits[key](value) for key, value in values.items()):
+        raise PlanError(
+            f"A plan's knobs are {', '.join(fits)}: whole numbers, true or false, dampings above zero written with a "
+            f"point, and ranges out of {', '.join(RANGE_SEARCHES)}.",
+            f"{origin}: {values!r}"[:_SHOWN],
+            "take the key knobs out for the defaults",
+        )
+    return Knobs(**values)
 
 
 def _steps(unit: str, steps: Any, origin: str) -> Steps:

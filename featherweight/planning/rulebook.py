@@ -86,6 +86,8 @@ def parse_rules(text: str, folder: Path = Path(), origin: str = "the rules") -> 
         goal=goal,
         metric=metric,
         start=None if words.start is None else read_plan(folder / words.start),
+        search=words.search,
+        storage=words.storage,
     )
 
 
@@ -166,6 +168,8 @@ class _RulesWords:
     featherweight_rules: int
     goal: _GoalWords = _GoalWords()
     start: str | None = None
+    search: int = 0
+    storage: str = ""
     all: _RuleWords = _RuleWords()
     types: dict[str, _RuleWords] = field(default_factory=dict)
     layers: dict[str, _RuleWords] = field(default_factory=dict)

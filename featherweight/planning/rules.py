@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from featherweight.contracts import Goal, Plan, Step, Steps
+from featherweight.contracts import Goal, Plan, Step, Steps, UsageError
 
 ANY: Literal["any"] = "any"
 """The pin that lifts a less specific one."""
 
 NO_LIMIT = 1e300  # JSON has no infinity
+MOST_TRIALS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,11 @@ class Rules:
         goal: fields of :class:`featherweight.contracts.Goal` → their values, those that the file gives.
         metric: the metric's name, or None.
         start: an earlier plan.
+        search: how many trials the search over the global knobs has; 0 for no search.
+        storage: the URL of a database for these trials; empty for a file in the run's folder.
+
+    Raises:
+        UsageError: the trials aren't a whole number from 0 to 10,000.
     """
 
     all: Rule = Rule()
@@ -87,6 +93,14 @@ class Rules:
     goal: Mapping[str, float | int | bool | str] = field(default_factory=dict)
     metric: str | None = None
     start: Plan | None = None
+    search: int = 0
+    storage: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.search) is not int or not 0 <= self.search <= MOST_TRIALS:
+            raise UsageError(
+                f"A search has a whole number of trials, from 0 to {MOST_TRIALS:,}.", repr(self.search), "search: 20"
+            )
 
 
 def goal_of(rules: Rules, given: Mapping[str, float | int | bool | str | None] | None = None) -> Goal:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from featherweight.network.capture import Network
 from featherweight.network.grids import Compressed
 from featherweight.network.surgery import Slim
-from featherweight.recovery.grids import fit_grids
+from featherweight.recovery.grids import DEFAULT, fit_grids
 from featherweight.recovery.statistics import correct_bias
 from featherweight.targets.seam import Target
 from featherweight.tasks.data import Split
 
 
-def recover(slim: Slim, compressed: Network, split: Split, target: Target) -> Compressed:
+def recover(slim: Slim, compressed: Network, split: Split, target: Target, ranges: str = DEFAULT) -> Compressed:
     """Correct biases, and fit the grids of activations.
 
     Batch norms that couldn't be folded keep their statistics: every layer was refit to what the dense network puts out
@@ -23,6 +23,7 @@ def recover(slim: Slim, compressed: Network, split: Split, target: Target) -> Co
         compressed: what a plan made of that.
         split: unlabelled calibration samples.
         target: says which values lie on integer grids.
+        ranges: how grids are found where a layer doesn't say.
     """
     corrected = correct_bias(slim, compressed, split)
-    return fit_grids(corrected, target.place(corrected), split)
+    return fit_grids(corrected, target.place(corrected), split, ranges)

@@ -17,26 +17,27 @@ from featherweight.observation.ranges import observe_ranges
 from featherweight.targets.placement import Placement, integer_layers
 from featherweight.tasks.data import Split
 
-_DEFAULT = "mse"
+DEFAULT = "mse"
 
 
-def fit_grids(network: Network, placement: Placement, split: Split) -> Compressed:
+def fit_grids(network: Network, placement: Placement, split: Split, search: str = DEFAULT) -> Compressed:
     """Give every value that the target computes on integers an asymmetric int8 grid.
 
-    It is the one with the least squared error, unless the layer that writes or reads the value names another search
-    (``ranges`` of its weight's encoding). Where the values of several layers share a grid and these name different
-    searches, the last one in execution order decides: it reads what the others write.
+    It is found by one search for all, unless the layer that writes or reads the value names another (``ranges`` of its
+    weight's encoding). Where the values of several layers share a grid and these name different searches, the last one
+    in execution order decides: it reads what the others write.
 
     Args:
         network: compressed, with encodings on its weights.
         placement: which nodes lie on grids, and which share one.
         split: calibration samples; one pass.
+        search: by a name of :data:`featherweight.numerics.ranges.RANGE_SEARCHES`, for layers that name none.
     """
     ranges = observe_ranges(network, split, placement.nodes) if placement.nodes else {}
     named = dict(_named(network, placement))
     grids: dict[str, AffineGrid] = {}
     for group in placement.groups:
-        grids.update(dict.fromkeys(group, _grid(group, placement, ranges, named.get(group, _DEFAULT))))
+        grids.update(dict.fromkeys(group, _grid(group, placement, ranges, named.get(group, search))))
     return Compressed(network, grids)
 
 

@@ -33,7 +33,7 @@ def _table(story: Story) -> Markup:
 
 def _attempt(one: Attempt, story: Story) -> Markup:
     chosen, unit = _is_chosen(one, story), Unit.of(story)
-    name = element("span", f"{one.number}", element("small", "shipped") if chosen else None)
+    name = element("span", f"{one.number}", element("small", "shipped") if chosen else None, _turned(one))
     return row(
         name,
         cell(figures.plain(one.predicted_divergence), number=True),
@@ -48,8 +48,14 @@ def _attempt(one: Attempt, story: Story) -> Markup:
     )
 
 
+def _turned(one: Attempt) -> Markup | None:
+    """What the search over the global knobs turned, in words."""
+    return element("small", str(one.plan.knobs)) if one.plan.knobs.turned else None
+
+
 def _is_chosen(one: Attempt, story: Story) -> bool:
-    return one.plan.choices == story.plan.choices and one.size_bytes == story.compressed.artefact.size_bytes
+    same = (one.plan.choices, one.plan.knobs) == (story.plan.choices, story.plan.knobs)
+    return same and one.size_bytes == story.compressed.artefact.size_bytes
 
 
 def _drawings(story: Story) -> Markup:

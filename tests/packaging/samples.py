@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import NodeProto, helper, numpy_helper
 
 from featherweight.packaging.package import Content
 from featherweight.packaging.spans import SIZES, TensorSpan
@@ -44,6 +45,31 @@ def every_kind() -> dict[str, Content]:
         "float32": content_of([random.normal(0, 1, (20, 30)).astype("f4"), palette.astype("f4"), scaled]),
         "float16": content_of([random.normal(0, 1, (20, 30)).astype("f2"), palette.astype("f2")]),
         "float64": content_of([random.normal(0, 1, (20, 30))]),
+        "an .onnx file": Content({"artefact.onnx": onnx_file()}),
         "no tensor": Content({"artefact": b"a graph and its names, a graph and its names"}),
         "one byte": Content({"artefact": b"x"}),
     }
+
+
+def onnx_file(weight: np.ndarray | None = None) -> bytes:
+    """An .onnx file with tensors wherever they may stand: initializers, constants, constants of a branch.
+
+    Args:
+        weight: of the convolution; one from a seed where none is given.
+    """
+    weight = levels(11, (16, 4, 3, 3), 3) if weight is None else weight
+    product = levels(12, (24, 16), 2, "uint8")
+    real = np.random.default_rng(0).normal(0, 1, (8, 10))
+    held = {"conv": weight, "gemm": product, "bias": real[0].astype("f4"), "half": real.astype("f2")}
+    inner = helper.make_graph([_constant("inner", real.astype("f4"))], "then", [], [])
+    nodes = [
+        _constant("outer", np.arange(12, dtype="i8").reshape(3, 4)),
+        _constant("scalar", np.array(2.5, "f4")),
+        helper.make_node("If", ["condition"], ["y"], then_branch=inner),
+    ]
+    graph = helper.make_graph(nodes, "main", [], [], [numpy_helper.from_array(one, name) for name, one in held.items()])
+    return helper.make_model(graph, producer_name="test").SerializeToString()
+
+
+def _constant(name: str, value: np.ndarray) -> NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))

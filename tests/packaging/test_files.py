@@ -83,7 +83,7 @@ def test_spans_of_safetensors_are_where_the_tensors_lie(network: Path):
     assert (second.dtype, second.shape, second.name) == ("int8", (10, 64), "second")
 
 
-@pytest.mark.parametrize("name", ["x.tflite", "x.safetensors", "x.bin"])
+@pytest.mark.parametrize("name", ["x.tflite", "x.onnx", "x.safetensors", "x.bin"])
 def test_what_is_not_understood_has_no_spans(name: str):
     random = np.random.default_rng(0)
     for length in (0, 3, 8, 40, 400):

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO
 from torch import nn
 
 from featherweight import __version__, api, packaging
-from featherweight.contracts import EXIT_UNMET, FeatherweightError, Goal, UsageError, describe
+from featherweight.contracts import EXIT_UNMET, FeatherweightError, UsageError, describe
 from featherweight.demo import demo
 from featherweight.files import file_failure
 from featherweight.pipeline import Outcome
@@ -38,7 +38,8 @@ _MODEL = "file.py:function, package.module:function, or a .pt2 file"
 _DATA = "file.py:function giving train/validation/test, or a folder of images by class"
 _CODES = """\
 exit codes: 0 goal met · 1 unexpected · 2 usage · 3 model · 4 data · 5 goal · 6 target · 7 run folder · 8 plan ·
-            9 lowering · 10 goal not met (the nearest result is there, marked as unmet) · 11 limits out of reach"""
+            9 lowering · 10 goal not met (the nearest result is there, marked as unmet) · 11 limits out of reach ·
+            130 stopped by Ctrl-C (the same command continues)"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,16 +76,21 @@ def _task_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _goal_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-drop", metavar="1pp", help="largest loss of the metric (default: 1pp)")
-    parser.add_argument("--relative", action="store_true", help="--max-drop is a share of the original's metric")
-    parser.add_argument("--max-group-drop", metavar="3pp", help="largest loss of any class or group")
-    parser.add_argument("--confidence", metavar="95%", help="how sure to be (default: 95%%)")
+    _proof_arguments(parser)
     parser.add_argument("--minimize", metavar="WHAT", help="size, package, macs, latency or memory (default: size)")
     parser.add_argument("--max-size", metavar="2MB", help="limit on the file")
     parser.add_argument("--max-package", metavar="1MB", help="limit on the package, what is downloaded")
     parser.add_argument("--max-macs", metavar="40M", help="limit on multiply-accumulates for one sample")
     parser.add_argument("--max-latency", metavar="5ms", help="limit on the time for one sample, measured here")
     parser.add_argument("--max-memory", metavar="512KB", help="limit on activations at their peak")
+
+
+def _proof_arguments(parser: argparse.ArgumentParser) -> None:
+    """The part of a goal that a certificate speaks of."""
+    parser.add_argument("--max-drop", metavar="1pp", help="largest loss of the metric (default: 1pp)")
+    parser.add_argument("--relative", action="store_true", help="--max-drop is a share of the original's metric")
+    parser.add_argument("--max-group-drop", metavar="3pp", help="largest loss of any class or group")
+    parser.add_argument("--confidence", metavar="95%", help="how sure to be (default: 95%%)")
 
 
 _GOAL_WORDS: Mapping[str, Callable[[str], float | int | str]] = {
@@ -100,7 +106,7 @@ _GOAL_FIELDS = {
 def _rules(args: argparse.Namespace) -> Rules:
     """The rules' file, if there is one, with what stands on the command line in place of what it says of the goal."""
     rules = read_rules(args.rules) if getattr(args, "rules", None) else Rules()
-    given = {word: getattr(args, word) for word in _GOAL_WORDS}
+    given = {word: getattr(args, word, None) for word in _GOAL_WORDS}
     words = {_GOAL_FIELDS.get(word, word): _GOAL_WORDS[word](text) for word, text in given.items() if text is not None}
     searched = {word: getattr(args, word, None) for word in ("search", "storage")}
     return replace(
@@ -108,10 +114,6 @@ def _rules(args: argparse.Namespace) -> Rules:
         goal={**rules.goal, **words, **({"relative": True} if args.relative else {})},
         **{word: value for word, value in searched.items() if value is not None},
     )
-
-
-def _goal(args: argparse.Namespace) -> Goal:
-    return goal_of(_rules(args))
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -239,7 +241,7 @@ def _recalibrate(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     task = _task(args)
     data = api.load_data(args.data, args.image_size)
-    certificate = api.verify(args.original, args.artefact, data, _goal(args), args.target, task=task)
+    certificate = api.verify(args.original, args.artefact, data, goal_of(_rules(args)), args.target, task=task)
     _print(args, json.loads(to_json(certificate)), lambda: certificate.statement)
     return 0 if certificate.holds else EXIT_UNMET
 
@@ -353,7 +355,7 @@ def _parser() -> _Parser:
     made.add_argument("artefact", metavar="ARTEFACT", type=Path, help="the artefact")
     made.add_argument("--data", metavar="DATA", required=True, help=_DATA)
     _image_arguments(made)
-    _goal_arguments(made)
+    _proof_arguments(made)
     made.add_argument("--target", default="litert", help="the runtime of both (default: litert)")
     made = command("benchmark", _benchmark, "time files side by side in their runtime")
     made.add_argument("files", metavar="FILE", nargs="+", type=Path, help="files of the target")

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
 EXIT_UNMET = 10
@@ -123,6 +123,13 @@ class Refusal:
 
 
 Quantity = Literal["size", "package", "macs", "latency", "memory"]
+_LIMIT_FIELDS: Mapping[Quantity, str] = {
+    "size": "max_size_bytes",
+    "package": "max_package_bytes",
+    "macs": "max_macs",
+    "latency": "max_latency_ms",
+    "memory": "max_memory_bytes",
+}
 QUANTITIES: tuple[Quantity, ...] = ("size", "package", "macs", "latency", "memory")
 
 
@@ -199,6 +206,13 @@ class Goal:
             "memory": self.max_memory_bytes,
         }
         return {quantity: float(value) for quantity, value in found.items() if value is not None}
+
+    def with_limits(self, limits: Mapping[Quantity, float | None]) -> Goal:
+        """The same goal with other limits on some quantities; None takes one away. Whole ones are rounded down."""
+        changed: dict[str, float | int | None] = {}
+        for quantity, limit in limits.items():
+            changed[_LIMIT_FIELDS[quantity]] = limit if limit is None or quantity == "latency" else math.floor(limit)
+        return replace(self, **changed)  # type: ignore[arg-type]
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:

@@ -147,7 +147,7 @@ class _Work:
         artefact, parity = stages.lowered(built, target, folder / f"artefact{target.suffix}", split, self.task)
         told = Quantized(
             statement=_statement(self.synthesis.warning),
-            proof=f"featherweight verify {original.file} {artefact.file} --data DATA",
+            proof=f"featherweight verify {original.file} {artefact.file} --data DATA --target {target.name}",
             artefact=artefact,
             original=original,
             parity=parity,

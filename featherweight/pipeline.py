@@ -8,14 +8,15 @@ capture ─► observe ─► options ─► allocate ─► apply ─► recove
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import nn
 
 from featherweight import stages
-from featherweight.contracts import Attempt, Certificate, Goal, Knobs, Plan, PlanError, Story, Table
+from featherweight.contracts import Attempt, Certificate, Goal, Knobs, Plan, PlanError, Quantity, Story, Table
 from featherweight.files import write_atomically
 from featherweight.judgement import best_attempt, promises, within
 from featherweight.methods import FOR_PACKAGES, METHODS, Method, Pruning
@@ -40,6 +41,8 @@ from featherweight.tasks.task import Task
 from featherweight.tasks.validation import example_of, validate
 
 MOST_ATTEMPTS = 8
+_LITTLE = 1.25  # times a limit: more than that is no error of prediction, but a limit that nothing keeps
+_MARGIN = 0.998
 FEWEST_CALIBRATION, MOST_CALIBRATION = 512, 2048
 _CALIBRATION_BYTES = 1 << 29  # of live activations, all samples together
 _CALIBRATION_MACS = 1 << 37  # of one pass
@@ -138,9 +141,16 @@ class Ground:
         coupling = job.prunable.coupling if job.prunable else None
         return Liveness(job.network, job.target, self.table, job.methods, coupling).peak_bytes
 
-    def choose(self, budget: float) -> tuple[Plan, bool]:
-        """The plan under a budget, and whether nothing cheaper is left; unmet limits get the gentlest plan."""
-        goal, peak = self.job.goal, self.peak
+    def choose(self, budget: float, shares: Mapping[Quantity, float] = MappingProxyType({})) -> tuple[Plan, bool]:
+        """The plan under a budget, and whether nothing cheaper is left; unmet limits get the gentlest plan.
+
+        Args:
+            budget: of divergence.
+            shares: of the goal's limits that the table's figures may take, where files came out dearer than promised.
+        """
+        limits = self.job.goal.limits
+        goal = self.job.goal.with_limits({quantity: limits[quantity] * share for quantity, share in shares.items()})
+        peak = self.peak
         choice = allocate(self.allowed, goal, budget, peak) or gentlest(self.allowed, goal, peak)
         extreme = cheapest(self.allowed, goal, peak)
         chosen = extreme if choice is None else choice
@@ -195,18 +205,35 @@ def _keep_edits(folder: Path, first: Plan) -> None:
 
 
 def correct(run: Run, ground: Ground) -> list[tuple[Attempt, Made]]:
-    """Plan, make, measure on validation data, and plan again until the goal is met as cheaply as it can be."""
+    """Plan, make, measure on validation data, and plan again until the goal is met as cheaply as it can be.
+
+    A file that exceeds a limit which the table had kept is no answer: the limit is tightened by as much for all plans
+    that follow, and the same budget is tried again.
+    """
     job, trials = ground.job, list[Trial]()
     tried: dict[str, tuple[Attempt, Made]] = {}
+    shares: dict[Quantity, float] = {}
     while len(trials) < MOST_ATTEMPTS and (budget := next_budget(trials, ground.start)) is not None:
-        chosen, exhausted = ground.choose(budget)
+        chosen, exhausted = ground.choose(budget, shares)
         name = str(chosen.choices)
         if name not in tried:
             tried[name] = stages.attempt(run, job, len(tried) + 1, chosen, ground.original)
+            if len(tried) < MOST_ATTEMPTS and _tightened(shares, tried[name][0], job.goal):
+                continue
         record = tried[name][0]
         passed = promises(record, job.goal, len(job.data.test))
         trials.append(Trial(budget, record.predicted_divergence, record.measured_divergence, passed, exhausted))
     return list(tried.values())
+
+
+def _tightened(shares: dict[Quantity, float], attempt: Attempt, goal: Goal) -> bool:
+    """Whether a file exceeds limits by a little: their shares are lowered by as much, and a little more."""
+    over = False
+    for quantity, limit in goal.limits.items():
+        if limit < attempt.of(quantity) < _LITTLE * limit:
+            shares[quantity] = shares.get(quantity, 1.0) * limit / attempt.of(quantity) * _MARGIN
+            over = True
+    return over
 
 
 def searched(run: Run, ground: Ground, attempts: list[tuple[Attempt, Made]]) -> tuple[list[Attempt], Made]:

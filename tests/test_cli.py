@@ -282,7 +282,17 @@ def test_help_tells_the_exit_codes(capsys, words: list[str]) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main(words)
     assert done.value.code == 0
-    assert "10 goal not met" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "10 goal not met" in told
+    assert "130 stopped" in told
+
+
+@pytest.mark.parametrize("words", [["--max-size", "1B"], ["--minimize", "macs"], ["--max-latency", "1us"]])
+def test_verify_takes_no_goal_that_its_certificate_says_nothing_of(capsys, finished: Path, words: list[str]) -> None:
+    pair = [finished / "original.tflite", finished / "artefact.tflite"]
+    told = tell(capsys, "verify", *pair, "--data", f"{HERE}:data", *words)
+    assert told.code == 2
+    assert f"unrecognized arguments: {' '.join(words)}" in told.err
 
 
 def test_the_version(capsys) -> None:

@@ -65,7 +65,7 @@ def test_the_file_answers_as_the_original_does_on_data_it_never_saw(quantized: P
 def test_the_record_says_what_was_not_used_and_what_is_not_proven(quantized: Path) -> None:
     record = json.loads((quantized / "quantized.json").read_text())
     assert record["statement"].startswith("No data was used. Nothing about its accuracy is proven")
-    assert record["proof"] == "featherweight verify original.tflite artefact.tflite --data DATA"
+    assert record["proof"] == "featherweight verify original.tflite artefact.tflite --data DATA --target litert"
     assert "batch-norm statistics" in record["calibration"]
     assert record["loss"][1] < 0.3 * record["loss"][0]
     assert record["equalized"] == [["0", "3"]]

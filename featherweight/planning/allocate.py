@@ -153,9 +153,7 @@ def least(table: Table, quantity: Quantity, goal: Goal, peak: Peak | None = None
 
     Infinite where the other limits can't be met together either.
     """
-    names = {"size": "max_size_bytes", "package": "max_package_bytes", "macs": "max_macs"}
-    field = {**names, "latency": "max_latency_ms", "memory": "max_memory_bytes"}[quantity]
-    alone = replace(goal, minimize=quantity, **{field: None})
+    alone = replace(goal, minimize=quantity).with_limits({quantity: None})
     choice = allocate(table, alone, math.inf, peak)
     if choice is None:
         return math.inf

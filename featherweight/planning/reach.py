@@ -41,7 +41,8 @@ def check_reach(table: Table, goal: Goal, peak: Peak | None = None) -> None:
 
 
 def _number(value: float, *, up: bool = False) -> str:
-    """A limit: whole where it is, or large; milliseconds to three digits. What is in reach is rounded up."""
+    """A limit: whole where it is, or large; milliseconds to three digits and more. What is in reach is rounded up."""
     if value >= 1000 or value == round(value):
         return f"{math.ceil(value) if up else round(value):,}"
-    return f"{math.ceil(value * 1000) / 1000 if up else value:.3f}"
+    digits = max(3, 2 - math.floor(math.log10(value)))
+    return f"{math.ceil(value * 10**digits) / 10**digits if up else value:.{digits}f}"

@@ -65,6 +65,8 @@ def plain(value: float) -> str:
 def change(before: float, after: float, less: str, more: str) -> str:
     """How many times less or more: ``3.45× smaller``; ``unchanged`` where both are equal.
 
+    ``about the same`` where three digits tell no difference.
+
     Args:
         before, after: amounts of the same thing.
         less, more: the words for it ("smaller", "larger").
@@ -74,6 +76,8 @@ def change(before: float, after: float, less: str, more: str) -> str:
     if not (before > 0 and after > 0 and math.isfinite(before) and math.isfinite(after)):
         return _UNKNOWN
     ratio = max(before / after, after / before)
+    if times(ratio) == times(1.0):
+        return "about the same"
     return f"{times(ratio)} {less if after < before else more}"
 
 

@@ -97,3 +97,15 @@ def test_memory_is_read_off_every_choice() -> None:
     assert chosen is not None
     assert _peak(chosen) == 80.0
     assert gentlest(table, Goal(max_memory_bytes=100), _peak) is not None
+
+
+@given(st.floats(1e-9, 1e5), st.floats(1.01, 1e6))
+def test_what_is_told_tells_the_limit_and_what_is_in_reach_apart(least_time: float, factor: float) -> None:
+    table = Table({"a": (Option("a", (), Cost(1, 1, 1, 1.0, least_time), 0.0, 0.0),)}, (), Cost(0, 0, 0))
+    with pytest.raises(OutOfReachError) as failure:
+        check_reach(table, Goal(max_latency_ms=least_time / factor))
+    told = re.findall(r"[0-9][0-9,]*(?:\.[0-9]+)?", failure.value.got)
+    limit, nearest = (float(text.replace(",", "")) for text in told)
+    assert limit < nearest
+    assert nearest >= least_time
+    assert float(failure.value.remedy.removeprefix("--max-latency ")) == nearest

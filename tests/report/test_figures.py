@@ -84,6 +84,8 @@ def test_plain(value, words) -> None:
         (7, 0, "–"),
         (1.0, math.inf, "–"),
         (123.4, 10.0, "12.3× smaller"),
+        (0.01150, 0.01152, "about the same"),
+        (1000, 994, "1.01× smaller"),
         (10**6, 3, "333,333× smaller"),
     ],
 )
@@ -96,6 +98,9 @@ def test_a_change_says_the_ratio_to_three_digits(before, after) -> None:
     words = figures.change(before, after, "smaller", "larger")
     if before == after:
         assert words == "unchanged"
+        return
+    if words == "about the same":
+        assert max(before, after) <= 1.0051 * min(before, after)
         return
     number, way = words.split("× ")
     exact = Fraction(max(before, after), min(before, after))

@@ -29,11 +29,11 @@ from featherweight.network import capture, fold_batch_norm
 from featherweight.network.capture import Layer, Network
 from featherweight.network.channels import ChannelUnit
 from featherweight.network.grids import Compressed
-from featherweight.planning.latencies import FOLDER_VARIABLE, Clock, Latencies, cached_latencies
-from featherweight.planning.latency import with_latency
+from featherweight.planning.latency.latencies import FOLDER_VARIABLE, Clock, Latencies, cached_latencies
+from featherweight.planning.latency.pricing import with_latency
+from featherweight.planning.latency.standin import stand_in
+from featherweight.planning.latency.timing import timed_beside
 from featherweight.planning.memory import Liveness
-from featherweight.planning.standin import stand_in
-from featherweight.planning.timing import timed_beside
 from featherweight.planning.units import independent_units
 from featherweight.planning.widths import narrowed
 from featherweight.targets import Target, target_by_name

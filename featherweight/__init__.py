@@ -27,7 +27,7 @@ from featherweight.api import (
 from featherweight.contracts import Certificate, FeatherweightError, Goal, Plan, Refusal, Step
 from featherweight.network import Network, capture
 from featherweight.pipeline import Outcome
-from featherweight.planning.rules import Rules
+from featherweight.planning.rules.rule import Rules
 from featherweight.targets import Target, target_by_name
 from featherweight.tasks import Data, Split, Task
 

@@ -25,8 +25,8 @@ from featherweight.methods.pruning import pruning_of
 from featherweight.network import Network, capture
 from featherweight.pipeline import Outcome, finish, first_plan, prepare, run_job
 from featherweight.planning.plans import plan_text, read_plan
-from featherweight.planning.rulebook import read_rules
-from featherweight.planning.rules import Rules, goal_of
+from featherweight.planning.rules.rule import Rules, goal_of
+from featherweight.planning.rules.rulebook import read_rules
 from featherweight.recalibration import Recalibration
 from featherweight.recalibration import recalibrate as fit_anew
 from featherweight.runs import Run

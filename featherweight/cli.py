@@ -25,8 +25,8 @@ from featherweight.demo import demo
 from featherweight.files import file_failure
 from featherweight.pipeline import Outcome
 from featherweight.planning.plans import read_plan
-from featherweight.planning.rulebook import read_rules
-from featherweight.planning.rules import Rules, goal_of
+from featherweight.planning.rules.rule import Rules, goal_of
+from featherweight.planning.rules.rulebook import read_rules
 from featherweight.quantities import byte_count, count, milliseconds, positive, share, sizes, whole
 from featherweight.records import to_json
 from featherweight.report import card_of, summary_lines

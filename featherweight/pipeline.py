@@ -24,12 +24,12 @@ from featherweight.network import Network, capture, fold_batch_norm
 from featherweight.network.checks import check_precision
 from featherweight.observation.evidence import Evidence
 from featherweight.planning import Peak, Trial, allocate, cheapest, check_reach, gentlest, next_budget, starting_budget
-from featherweight.planning.latencies import cached_latencies
-from featherweight.planning.latency import with_latency
+from featherweight.planning.latency.latencies import cached_latencies
+from featherweight.planning.latency.pricing import with_latency
 from featherweight.planning.memory import Liveness
-from featherweight.planning.pins import with_pins
 from featherweight.planning.plans import plan_of, plan_text
-from featherweight.planning.restriction import restricted, untouched_layers
+from featherweight.planning.rules.pins import with_pins
+from featherweight.planning.rules.restriction import restricted, untouched_layers
 from featherweight.report import write_report
 from featherweight.runs import Run
 from featherweight.search import check_search, search

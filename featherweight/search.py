@@ -23,7 +23,7 @@ from typing import Any
 from featherweight.contracts import Attempt, Knobs, Plan, RunError, Scalar, UsageError
 from featherweight.numerics.ranges import RANGE_SEARCHES
 from featherweight.planning.plans import plan_text
-from featherweight.planning.rules import Rules
+from featherweight.planning.rules.rule import Rules
 from featherweight.progress import track
 from featherweight.runs import Run, key_of
 from featherweight.stages import Job, Made, Reference, attempt, pool_of

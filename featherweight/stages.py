@@ -43,7 +43,7 @@ from featherweight.observation.evidence import Evidence, load_evidence, observe,
 from featherweight.observation.synthesis import STEPS, Synthesis, load_synthesis, save_synthesis, synthesize
 from featherweight.packaging import pack
 from featherweight.planning.plans import plan_text, read_plan, write_plan
-from featherweight.planning.rules import Rules
+from featherweight.planning.rules.rule import Rules
 from featherweight.planning.table import build_table
 from featherweight.planning.units import with_keeps
 from featherweight.records import from_json, read_record, to_json, write_record

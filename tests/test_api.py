@@ -218,6 +218,20 @@ def test_a_certified_plan_is_not_overwritten_by_a_first_one(tmp_path: Path) -> N
     assert path.read_text() == later
 
 
+def test_nor_is_the_first_plan_of_another_goal_once_it_is_certified(tmp_path: Path) -> None:
+    first, path = fw.plan(jobs.network(), jobs.data(), LOOSE, out=tmp_path)
+    other = plan_text(replace(first, choices={}))  # as another goal could have it
+    for place in (tmp_path / "stages" / "3-plan-other" / "plan.yaml", path):
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(other)
+    (tmp_path / "card.json").write_text("{}")
+    with pytest.raises(contracts.PlanError, match="certified plan is not overwritten"):
+        fw.plan(jobs.network(), jobs.data(), LOOSE, out=tmp_path)
+    assert path.read_text() == other
+    (tmp_path / "card.json").unlink()
+    assert fw.plan(jobs.network(), jobs.data(), LOOSE, out=tmp_path) == (first, path)
+
+
 # ------------------------------------------------------------------------------------------------------ small matters
 
 

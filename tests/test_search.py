@@ -16,8 +16,8 @@ from featherweight.numerics.affine import symmetric_grid
 from featherweight.numerics.gptq import RowGrids, gptq, row_errors
 from featherweight.pipeline import prepare, run_job
 from featherweight.planning.plans import parse_plan, plan_text, read_plan
-from featherweight.planning.rulebook import parse_rules
-from featherweight.planning.rules import Rules
+from featherweight.planning.rules.rule import Rules
+from featherweight.planning.rules.rulebook import parse_rules
 from featherweight.runs import Run
 from featherweight.stages import Job
 from featherweight.story import identity_of

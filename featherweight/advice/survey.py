@@ -24,7 +24,7 @@ from featherweight.network.grids import Compressed
 from featherweight.network.modules import copied, replace_module, weight_of
 from featherweight.network.surgery import confirm
 from featherweight.numerics.affine import symmetric_grid
-from featherweight.planning.timing import with_any_grids
+from featherweight.planning.latency.timing import with_any_grids
 from featherweight.targets import Target
 
 Kind = Literal["helps", "does not help", "blocks"]

@@ -28,8 +28,8 @@ from featherweight.network.channels import Coupling
 from featherweight.network.encodings import AffineEncoding, encode
 from featherweight.network.geometry import Geometry
 from featherweight.numerics.affine import AffineGrid
-from featherweight.planning.kernels import Kernels, kernels_in
-from featherweight.planning.standin import groups_gone
+from featherweight.planning.latency.kernels import Kernels, kernels_in
+from featherweight.planning.latency.standin import groups_gone
 from featherweight.targets.placement import last_of_fused, values_read
 from featherweight.targets.seam import Target
 

@@ -18,7 +18,7 @@ from featherweight.methods.pruning import Prunable
 from featherweight.methods.seam import apply_steps, cost_form, widths_of
 from featherweight.network import Network, capture
 from featherweight.network.grids import Compressed
-from featherweight.planning.kernels import Kernel, kernels_of
+from featherweight.planning.latency.kernels import Kernel, kernels_of
 from featherweight.planning.units import independent_units
 from featherweight.planning.widths import narrowed
 from featherweight.targets.litert import LiteRT

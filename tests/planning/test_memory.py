@@ -12,8 +12,8 @@ from featherweight.methods import METHODS, Pruning
 from featherweight.methods.pruning import Prunable
 from featherweight.network import capture
 from featherweight.network.channels import Coupling
+from featherweight.planning.latency.standin import stand_in
 from featherweight.planning.memory import Liveness, padded_share
-from featherweight.planning.standin import stand_in
 from featherweight.targets.litert import LiteRT
 from tests.planning.bare import DYNAMIC, RANK, STATIC, bare_table, chosen, small
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from featherweight.network import capture
 from featherweight.network.grids import Compressed
-from featherweight.planning.kernels import Family, Kernel, built
-from featherweight.planning.timing import with_any_grids
+from featherweight.planning.latency.kernels import Family, Kernel, built
+from featherweight.planning.latency.timing import with_any_grids
 from featherweight.targets.litert import LiteRT
 
 TARGET = LiteRT()

@@ -1,8 +1,9 @@
 """Rules: what a person wants of a plan, in one small YAML file.
 
 A file pins, forbids or limits what may be done, for all layers, for kinds of layers and for layers by name; it may
-start from an earlier plan, and hold the goal's fields too. These are its values; :mod:`featherweight.planning.rulebook`
-reads them, and :mod:`featherweight.planning.restriction` holds a table to them. ``docs/rules.md`` shows every key.
+start from an earlier plan, and hold the goal's fields too. These are its values;
+:mod:`featherweight.planning.rules.rulebook` reads them, and :mod:`featherweight.planning.rules.restriction` holds a
+table to them. ``docs/rules.md`` shows every key.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from featherweight.contracts import QUANTITIES, Scalar, Step, Steps, UsageError
 from featherweight.methods import METHODS
 from featherweight.methods.seam import PRUNING
 from featherweight.planning.plans import read_plan
-from featherweight.planning.rules import ANY, NO_LIMIT, Bound, Rule, Rules
+from featherweight.planning.rules.rule import ANY, NO_LIMIT, Bound, Rule, Rules
 from featherweight.quantities import byte_count, count, milliseconds, share
 
 ACTIVATIONS = ("float32", "int8", "dynamic")

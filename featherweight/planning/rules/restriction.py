@@ -1,7 +1,7 @@
 """Restriction: a table with only those options left that a person's rules allow.
 
-Each key of a rule is taken from the most specific level that has it (:mod:`featherweight.planning.addressing`). A pin
-overrides everything less specific than itself, and gives way to what is more specific. What is said of a coupled unit
+Each key of a rule is taken from the most specific level that has it
+(:mod:`featherweight.planning.rules.addressing`). A pin overrides everything less specific than itself, and gives way to what is more specific. What is said of a coupled unit
 through several of its layers, at the same level, all counts.
 """
 
@@ -16,10 +16,10 @@ from featherweight.contracts import Cost, Keep, Option, PlanError, Step, Steps, 
 from featherweight.methods.seam import PRUNING
 from featherweight.network.capture import Network
 from featherweight.network.channels import analyse
-from featherweight.planning.addressing import PINS, Addressing, Levels, Said
-from featherweight.planning.rulebook import nearest
-from featherweight.planning.rules import ANY, Rules
-from featherweight.planning.starting import started
+from featherweight.planning.rules.addressing import PINS, Addressing, Levels, Said
+from featherweight.planning.rules.rule import ANY, Rules
+from featherweight.planning.rules.rulebook import nearest
+from featherweight.planning.rules.starting import started
 
 Candidate = TypeVar("Candidate", Option, Keep)
 

@@ -18,11 +18,11 @@ from featherweight.methods.pruning import Prunable
 from featherweight.methods.seam import apply_steps
 from featherweight.network import capture
 from featherweight.network.channels import Coupling
-from featherweight.planning.kernels import Family, Kernel, built, input_of, kernels_in, kernels_of
-from featherweight.planning.latencies import Clock, Latencies, read_latencies
-from featherweight.planning.latency import fitted_terms, measuring_points, probing_choices, with_latency
-from featherweight.planning.standin import stand_in
-from featherweight.planning.timing import time_kernels
+from featherweight.planning.latency.kernels import Family, Kernel, built, input_of, kernels_in, kernels_of
+from featherweight.planning.latency.latencies import Clock, Latencies, read_latencies
+from featherweight.planning.latency.pricing import fitted_terms, measuring_points, probing_choices, with_latency
+from featherweight.planning.latency.standin import stand_in
+from featherweight.planning.latency.timing import time_kernels
 from featherweight.planning.widths import narrowed
 from featherweight.targets.litert import LiteRT
 from featherweight.targets.onnxruntime import OnnxRuntime

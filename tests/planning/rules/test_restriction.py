@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from featherweight.contracts import Cost, Goal, Keep, Option, Plan, PlanError, Step, Steps, Table
 from featherweight.planning.allocate import allocate
-from featherweight.planning.restriction import activation_type, encoded_bits, restricted, untouched_layers
-from featherweight.planning.rulebook import parse_rules
-from featherweight.planning.rules import Rules
-from tests.planning.ruled import (
+from featherweight.planning.rules.restriction import activation_type, encoded_bits, restricted, untouched_layers
+from featherweight.planning.rules.rule import Rules
+from featherweight.planning.rules.rulebook import parse_rules
+from tests.planning.rules.ruled import (
     COARSE,
     DYNAMIC,
     HALF,

@@ -18,10 +18,10 @@ from featherweight.methods.seam import (
 from featherweight.network.capture import Network
 from featherweight.network.modules import copied
 from featherweight.observation.evidence import Evidence
-from featherweight.planning.addressing import Addressing
 from featherweight.planning.calibration import divergence_curve
 from featherweight.planning.rates import with_rate
-from featherweight.planning.rules import ANY, Rules
+from featherweight.planning.rules.addressing import Addressing
+from featherweight.planning.rules.rule import ANY, Rules
 
 _UNKNOWN = 1e9  # JSON has no infinity
 

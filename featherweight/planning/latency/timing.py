@@ -20,8 +20,8 @@ from torch import nn
 from featherweight.network.capture import Network, capture
 from featherweight.network.grids import Compressed
 from featherweight.numerics.affine import AffineGrid
-from featherweight.planning.kernels import Family, Kernel, built, input_of
-from featherweight.planning.latencies import Latencies
+from featherweight.planning.latency.kernels import Family, Kernel, built, input_of
+from featherweight.planning.latency.latencies import Latencies
 from featherweight.progress import track
 from featherweight.targets.seam import Target
 

@@ -13,9 +13,9 @@ from featherweight.contracts import Cost, PlanError, Table, describe
 from featherweight.methods import METHODS
 from featherweight.network import Network, capture
 from featherweight.observation import Evidence, observe
-from featherweight.planning.pins import with_pins
-from featherweight.planning.restriction import restricted
-from featherweight.planning.rulebook import parse_rules
+from featherweight.planning.rules.pins import with_pins
+from featherweight.planning.rules.restriction import restricted
+from featherweight.planning.rules.rulebook import parse_rules
 from featherweight.planning.table import build_table
 from featherweight.tasks import CLASSIFICATION
 from featherweight.tasks.data import Split

@@ -16,8 +16,8 @@ from featherweight.methods.seam import apply_steps
 from featherweight.network.capture import Network
 from featherweight.network.channels import Coupling
 from featherweight.network.grids import Compressed
-from featherweight.planning.kernels import shaping
-from featherweight.planning.timing import with_any_grids
+from featherweight.planning.latency.kernels import shaping
+from featherweight.planning.latency.timing import with_any_grids
 from featherweight.targets.seam import Target
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from featherweight.contracts import RunError, TargetError
-from featherweight.planning.latencies import FOLDER_VARIABLE, Clock, Latencies, cached_latencies, read_latencies
+from featherweight.planning.latency.latencies import FOLDER_VARIABLE, Clock, Latencies, cached_latencies, read_latencies
 from featherweight.targets.litert import LiteRT
 
 CLOCK = Clock("litert", "ai-edge-litert 2", "a phone", 1)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from featherweight.contracts import FeatherweightError, Goal, GoalError, Plan, PlanError, Step, UsageError
 from featherweight.planning.plans import write_plan
-from featherweight.planning.rulebook import nearest, parse_rules, read_rules
-from featherweight.planning.rules import Bound, Rule, Rules, goal_of
+from featherweight.planning.rules.rule import Bound, Rule, Rules, goal_of
+from featherweight.planning.rules.rulebook import nearest, parse_rules, read_rules
 from featherweight.records import from_json, to_json
 
 HEAD = "featherweight_rules: 1\n"

@@ -19,10 +19,10 @@ from featherweight.contracts import Choice, CostForm, Keep, Option, RealTerms, T
 from featherweight.methods import Method
 from featherweight.network.capture import Network
 from featherweight.network.channels import Coupling
-from featherweight.planning.kernels import Family, Kernel, Kernels, kernels_in
-from featherweight.planning.latencies import Latencies
-from featherweight.planning.standin import stand_in
-from featherweight.planning.timing import time_kernels, time_networks
+from featherweight.planning.latency.kernels import Family, Kernel, Kernels, kernels_in
+from featherweight.planning.latency.latencies import Latencies
+from featherweight.planning.latency.standin import stand_in
+from featherweight.planning.latency.timing import time_kernels, time_networks
 from featherweight.planning.widths import narrowed
 from featherweight.targets.seam import Target
 

@@ -16,8 +16,8 @@ from typing import Any
 from featherweight.contracts import Keep, PlanError, Table
 from featherweight.methods.seam import PRUNING
 from featherweight.network.capture import Network
-from featherweight.planning.rulebook import nearest
-from featherweight.planning.rules import ANY, Rule, Rules
+from featherweight.planning.rules.rule import ANY, Rule, Rules
+from featherweight.planning.rules.rulebook import nearest
 
 PINS = ("pin", "pruning")
 

@@ -1,0 +1,1 @@
+"""The user's hand: rules in one small YAML file, and a table held to them."""

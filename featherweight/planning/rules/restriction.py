@@ -1,8 +1,8 @@
 """Restriction: a table with only those options left that a person's rules allow.
 
 Each key of a rule is taken from the most specific level that has it
-(:mod:`featherweight.planning.rules.addressing`). A pin overrides everything less specific than itself, and gives way to what is more specific. What is said of a coupled unit
-through several of its layers, at the same level, all counts.
+(:mod:`featherweight.planning.rules.addressing`). A pin overrides everything less specific than itself, and gives way to
+what is more specific. What is said of a coupled unit through several of its layers, at the same level, all counts.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from featherweight.contracts import (
     LoweringError,
     Parity,
     Plan,
+    Refusal,
     Table,
     Timing,
     UnitStory,
@@ -55,6 +56,9 @@ from featherweight.tasks.task import Task
 
 SYNTHESIZED = 128  # calibration inputs where there are no samples: four batches
 _PARITY_SAMPLES = 64
+_ON_NOISE = Refusal(
+    "network", PRUNING, "plain noise can't say which channels matter", "give training samples; labels aren't needed"
+)
 _REAL_TOLERANCE = 1e-3  # mean difference of outputs, in units of their spread
 _INTEGER_TOLERANCE = 0.1
 _BROKEN = 1e9  # the divergence of an artefact whose outputs aren't numbers; JSON has no infinity
@@ -135,7 +139,9 @@ def calibrated(run: Run, job: Job) -> Job:
     if not job.data.data_free:
         return job
     made = synthesized(run, job.captured, job.seed)
-    return replace(job, calibration=made.split, source=made.source)
+    # On plain noise a network's outputs hardly move, whatever channels go: it can't say which may.
+    pruning = None if made.warning else job.pruning
+    return replace(job, calibration=made.split, source=made.source, pruning=pruning)
 
 
 def reference(run: Run, job: Job) -> Reference:
@@ -200,6 +206,8 @@ def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
         rate = _package_bytes(original.path) if rated else 0
         whole = replace(job.network.cost, size_bytes=original.artefact.size_bytes, package_bytes=float(rate))
         built = build_table(job.network, seen, job.calibration, job.task, job.capability, job.methods, whole=whole)
+        if job.data.data_free and job.pruning is None:
+            built = replace(built, refusals=(*built.refusals, _ON_NOISE))
         if job.prunable is not None:
             built = with_keeps(built, job.network, job.prunable, _grounds(job, seen), job.task, job.capability)
         write_record(built, folder / "table.json")
@@ -240,7 +248,7 @@ def build(job: Job, plan: Plan, seen: Evidence) -> tuple[Slim, tuple[UnitStory, 
     knobs, split = plan.knobs, samples_for(job, plan.knobs)
     how, methods = Refit(job.seed, knobs.damping if knobs.refit else None), tuned(job.methods, knobs)
     applied = apply(slim, plan, split, job.capability, methods, how=how, untouched=job.untouched)
-    return slim, told, recover(slim, applied, split, job.target, knobs.ranges)
+    return slim, told, recover(slim, applied, split, job.target, knobs.ranges, job.untouched)
 
 
 def samples_for(job: Job, knobs: Knobs) -> Split:

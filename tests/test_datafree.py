@@ -19,7 +19,7 @@ from featherweight.demo import digits
 from featherweight.network import capture, fold_batch_norm
 from featherweight.planning.plans import read_plan
 from featherweight.targets import target_by_name
-from tests.jobs import LOOSE, files, job, refused, tell
+from tests.jobs import LOOSE, data, files, job, network, refused, tell
 
 INT8 = Step("quantization", {"weights": "int8", "activations": "int8"})
 
@@ -188,3 +188,10 @@ def test_recalibration_needs_samples(quantized: Path) -> None:
     free = Data.of(_parts()).without_training()
     with pytest.raises(DataError, match="without a training split"):
         featherweight.recalibrate(quantized, _network(), free, out=quantized.parent / "other")
+
+
+def test_on_plain_noise_no_channel_is_taken_and_the_report_says_why(tmp_path: Path) -> None:
+    outcome = featherweight.compress(network(), Data.of(data()).without_training(), Goal(max_drop=0.5), out=tmp_path)
+    assert not any(step.method == "pruning" for steps in outcome.plan.choices.values() for step in steps)
+    (refusal,) = (one for one in outcome.story.refusals if one.subject == "network" and one.action == "pruning")
+    assert "noise" in refusal.reason

@@ -11,7 +11,14 @@ from featherweight.targets.seam import Target
 from featherweight.tasks.data import Split
 
 
-def recover(slim: Slim, compressed: Network, split: Split, target: Target, ranges: str = DEFAULT) -> Compressed:
+def recover(
+    slim: Slim,
+    compressed: Network,
+    split: Split,
+    target: Target,
+    ranges: str = DEFAULT,
+    untouched: frozenset[str] = frozenset(),
+) -> Compressed:
     """Correct biases, and fit the grids of activations.
 
     Batch norms that couldn't be folded keep their statistics: every layer was refit to what the dense network puts out
@@ -24,6 +31,7 @@ def recover(slim: Slim, compressed: Network, split: Split, target: Target, range
         split: unlabelled calibration samples.
         target: says which values lie on integer grids.
         ranges: how grids are found where a layer doesn't say.
+        untouched: layers whose biases stay as they are.
     """
-    corrected = correct_bias(slim, compressed, split)
+    corrected = correct_bias(slim, compressed, split, untouched)
     return fit_grids(corrected, target.place(corrected), split, ranges)

@@ -13,7 +13,7 @@ from featherweight.observation.walk import Passage, walk
 from featherweight.tasks.data import Split
 
 
-def correct_bias(slim: Slim, compressed: Network, split: Split) -> Network:
+def correct_bias(slim: Slim, compressed: Network, split: Split, untouched: frozenset[str] = frozenset()) -> Network:
     """Give every layer's output the mean that it should have there, shortcuts repaired, in execution order.
 
     ``b ← b + E[y] − E[ỹ]`` per channel, with ``ỹ`` from the compressed and already corrected prefix (Nagel et al. 2019,
@@ -23,6 +23,7 @@ def correct_bias(slim: Slim, compressed: Network, split: Split) -> Network:
         slim: the dense network, beside what pruning left of it.
         compressed: the latter with layers replaced under the same names.
         split: calibration samples, all held at once.
+        untouched: layers that stay as they are.
     """
     module = copied(compressed.module)
 
@@ -32,7 +33,7 @@ def correct_bias(slim: Slim, compressed: Network, split: Split) -> Network:
             return None
         own = module.get_submodule(layer.name)
         found = own(passage.given)
-        if layer.kind in OBSERVED_KINDS and passage.target is not None:
+        if layer.name not in untouched and layer.kind in OBSERVED_KINDS and passage.target is not None:
             channel = 1 if layer.geometry else found.ndim - 1
             over = [axis for axis in range(found.ndim) if axis != channel]
             shift = passage.target.double().mean(over) - found.double().mean(over)

@@ -95,3 +95,18 @@ def test_recovery_does_not_undo_a_plan() -> None:
     corrected = correct_bias(Slim.whole(network), made, split)
     assert isinstance(corrected.module.wide, nn.Sequential)
     assert torch.equal(corrected.module.wide[0].weight, made.module.wide[0].weight)
+
+
+def test_an_untouched_layer_keeps_its_bias_bit_for_bit() -> None:
+    network, split = contract_problem()
+    plan = Plan("", "", {layer.name: (Step("quantization", {"weights": "int8", "bits": 2, "activations": "float32"}),)
+                         for layer in network.layers[:1]})  # fmt: skip
+    small = apply(network, plan, split, ANY_TARGET, METHODS, untouched=frozenset({network.layers[1].name}))
+    names = [layer.name for layer in network.layers]
+    for untouched in (frozenset(names[1:2]), frozenset(names)):
+        made = correct_bias(Slim.whole(network), small, split, untouched).module
+        for name in untouched:
+            before, after = (one.get_submodule(name) for one in (small.module, made))
+            assert torch.equal(before.bias, after.bias)
+    moved = correct_bias(Slim.whole(network), small, split).module
+    assert any(not torch.equal(moved.get_submodule(n).bias, small.module.get_submodule(n).bias) for n in names)

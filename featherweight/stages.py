@@ -56,8 +56,8 @@ from featherweight.tasks.task import Task
 
 SYNTHESIZED = 128  # calibration inputs where there are no samples: four batches
 _PARITY_SAMPLES = 64
-_ON_NOISE = Refusal(
-    "network", PRUNING, "plain noise can't say which channels matter", "give training samples; labels aren't needed"
+_MADE_UP = Refusal(
+    "network", PRUNING, "made-up inputs can't say which channels matter", "give training samples; labels aren't needed"
 )
 _REAL_TOLERANCE = 1e-3  # mean difference of outputs, in units of their spread
 _INTEGER_TOLERANCE = 0.1
@@ -139,9 +139,8 @@ def calibrated(run: Run, job: Job) -> Job:
     if not job.data.data_free:
         return job
     made = synthesized(run, job.captured, job.seed)
-    # On plain noise a network's outputs hardly move, whatever channels go: it can't say which may.
-    pruning = None if made.warning else job.pruning
-    return replace(job, calibration=made.split, source=made.source, pruning=pruning)
+    # Channels that made-up inputs leave dead may be just those that real ones need.
+    return replace(job, calibration=made.split, source=made.source, pruning=None)
 
 
 def reference(run: Run, job: Job) -> Reference:
@@ -207,7 +206,7 @@ def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
         whole = replace(job.network.cost, size_bytes=original.artefact.size_bytes, package_bytes=float(rate))
         built = build_table(job.network, seen, job.calibration, job.task, job.capability, job.methods, whole=whole)
         if job.data.data_free and job.pruning is None:
-            built = replace(built, refusals=(*built.refusals, _ON_NOISE))
+            built = replace(built, refusals=(*built.refusals, _MADE_UP))
         if job.prunable is not None:
             built = with_keeps(built, job.network, job.prunable, _grounds(job, seen), job.task, job.capability)
         write_record(built, folder / "table.json")

@@ -190,8 +190,8 @@ def test_recalibration_needs_samples(quantized: Path) -> None:
         featherweight.recalibrate(quantized, _network(), free, out=quantized.parent / "other")
 
 
-def test_on_plain_noise_no_channel_is_taken_and_the_report_says_why(tmp_path: Path) -> None:
+def test_on_made_up_inputs_no_channel_is_taken_and_the_report_says_why(tmp_path: Path) -> None:
     outcome = featherweight.compress(network(), Data.of(data()).without_training(), Goal(max_drop=0.5), out=tmp_path)
     assert not any(step.method == "pruning" for steps in outcome.plan.choices.values() for step in steps)
     (refusal,) = (one for one in outcome.story.refusals if one.subject == "network" and one.action == "pruning")
-    assert "noise" in refusal.reason
+    assert "made-up" in refusal.reason

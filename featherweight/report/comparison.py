@@ -157,6 +157,7 @@ def comparison(story: Story) -> tuple[Row, ...]:
     proof, before, after, unit = story.certificate, story.original, story.compressed, Unit.of(story)
     sizes = before.artefact.size_bytes, after.artefact.size_bytes
     times = before.timing.median_ms, after.timing.median_ms
+    packages = before.package_bytes, after.package_bytes
     memory = before.peak_activation_bytes, after.peak_activation_bytes
     certain = f"{bounded_drop(story)}, {figures.confidence(proof.confidence)} sure"
     return (
@@ -167,6 +168,7 @@ def comparison(story: Story) -> tuple[Row, ...]:
             f"{measured_drop(story)}; {certain}",
         ),
         _less("File", sizes, figures.size, ("smaller", "larger")),
+        *([_less("Package", packages, figures.size, ("smaller", "larger"))] if all(packages) else []),
         _less("MACs", (before.macs, after.macs), figures.macs, ("fewer", "more")),
         _less("Parameters", (before.parameters, after.parameters), "{:,}".format, ("fewer", "more")),
         _less("Time for a sample", times, figures.milliseconds, ("faster", "slower")),

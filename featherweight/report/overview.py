@@ -85,7 +85,7 @@ def side_by_side(story: Story) -> Markup:
         "p",
         f"Times are medians of {after.runs:,} runs in {story.compressed.artefact.target} on {threads} of "
         f"{story.device}, both files in turns; nine of ten runs took at most {figures.milliseconds(before.p90_ms)} and "
-        f"{figures.milliseconds(after.p90_ms)}. Activation memory is that of the captured graph with 32-bit values.",
+        f"{figures.milliseconds(after.p90_ms)}. Activation memory is what is live at once, read off each file.",
         class_="note",
     )
     return section("compare", "Before and after", made, note)

@@ -68,3 +68,15 @@ def test_nothing_to_compare_with_is_a_dash() -> None:
     base = story()
     rows = comparison(replace(base, original=replace(base.original, macs=0)))
     assert rows[2].change == "–"
+
+
+def test_packages_have_a_row_where_they_were_made() -> None:
+    one = story()
+    packed = replace(
+        one,
+        original=replace(one.original, package_bytes=900_000),
+        compressed=replace(one.compressed, package_bytes=90_000),
+    )
+    assert "Package" not in [row.label for row in comparison(one)]
+    (row,) = (row for row in comparison(packed) if row.label == "Package")
+    assert "10.0× smaller" in row.change

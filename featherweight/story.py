@@ -25,6 +25,7 @@ from featherweight.contracts import (
 from featherweight.methods.seam import PRUNING, layer_steps
 from featherweight.planning.widths import narrowed
 from featherweight.stages import Clocked, Job, Made, Reference
+from featherweight.targets.device import device
 
 _PACKAGES = (
     *("featherweight", "torch", "numpy", "scipy", "litert-torch", "ai-edge-litert"),
@@ -56,18 +57,6 @@ def identity_of(job: Job) -> dict[str, object]:
         **({"calibration": "synthesized"} if job.data.data_free else {}),
         "versions": versions(),
     }
-
-
-def device() -> str:
-    """The machine that times: processor and system, as they call themselves."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name}, {platform.system()} {platform.machine()}"
 
 
 _EXCESSES: dict[Quantity, str] = {

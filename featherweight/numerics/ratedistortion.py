@@ -15,11 +15,13 @@ level is worth its bits at just that rate (rate-distortion optimised quantizatio
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from featherweight.numerics.gptq import row_errors
-from featherweight.numerics.sequential import factor_of
+from featherweight.numerics.rounding import descended
+from featherweight.numerics.sequential import factor_of, swept
 
 PRICE = 2 * math.log(2) / 12
 """What a bit is worth in units of the squared step, at the slope of a uniform quantizer."""
@@ -27,7 +29,6 @@ PRICE = 2 * math.log(2) / 12
 MOST = 127
 """The largest magnitude of a level: it must fit a byte."""
 
-_BLOCK = 128
 _DAMPING = 1e-2
 _SWEEPS = 3
 
@@ -65,88 +66,49 @@ def round_for_rate(
         Whole numbers (g, n, d), int64. Rows are compared with plain rounding under the bits found, and the better kept.
     """
     scaled, covariance = weight.double() / step, covariance.double()
-    mask = None if free is None else free.double()
-    plain = scaled.round().clamp(-MOST, MOST) if mask is None else scaled.round().clamp(-MOST, MOST) * mask
+    open_ = torch.ones_like(scaled) if free is None else free.double()
+    plain = scaled.round().clamp(-MOST, MOST) * open_
     order = covariance.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
     factor = factor_of(covariance[:, order][:, :, order], _DAMPING)
     # The geometric mean of 1 / U_jj² is what a column's error costs after the others made up for it.
-    worth = price * torch.exp(-2 * factor.diagonal(dim1=1, dim2=2).log().mean(1))
+    worth = price * torch.exp(-2 * factor.diagonal(dim1=1, dim2=2).log().mean(1)).view(-1, 1)
     levels = plain
     for _ in range(2):
-        levels = _in_order(scaled, factor, order, mask, (worth, bits_of(levels)))
+        rate = _Rate(worth.unsqueeze(2), bits_of(levels))
+        levels = swept(scaled, factor, order, lambda c, at, k, rate=rate: rate.chosen(c, k) * open_[:, :, at])
     for _ in range(_SWEEPS):
-        moved = _descended(levels, scaled, covariance, mask, (worth, bits_of(levels)))
+        rate = _Rate(worth, bits_of(levels))
+        moved = descended(levels, scaled, covariance, lambda v, at, k, r=rate: r.chosen(v, k) * open_[:, :, at])
         if torch.equal(moved, levels):
             break
         levels = moved
-    rate = (worth, bits_of(levels))
-    better = _row_costs(levels, scaled, covariance, rate) < _row_costs(plain, scaled, covariance, rate)
-    return torch.where(better.unsqueeze(2), levels, plain).to(torch.int64)
+    rate = _Rate(worth, bits_of(levels))
+    costs = [row_errors(one - scaled, covariance) + rate.of(one).sum(2) * worth for one in (levels, plain)]
+    return torch.where((costs[0] < costs[1]).unsqueeze(2), levels, plain).to(torch.int64)
 
 
-_Rate = tuple[torch.Tensor, torch.Tensor]
-"""What a bit is worth by group (g,), and the bits of every level."""
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """What levels cost.
 
-
-def _row_costs(levels: torch.Tensor, scaled: torch.Tensor, covariance: torch.Tensor, rate: _Rate) -> torch.Tensor:
-    """Every row's ``error + worth · bits``: (g, n)."""
-    worth, bits = rate
-    spent = bits[(levels + MOST).to(torch.int64)].sum(2) * worth.view(-1, 1)
-    return row_errors(levels - scaled, covariance) + spent
-
-
-def _chosen(values: torch.Tensor, curvature: torch.Tensor, rate: _Rate) -> torch.Tensor:
-    """For (g, n) values the level with the least ``curvature · (value − k)² + worth · bits(k)``.
-
-    The nearest level, the next one towards zero, and zero are tried: bits fall towards zero.
+    Attributes:
+        worth: of a bit, by group: (g, 1, …).
+        bits: of every level, level ``k`` at ``k + MOST``.
     """
-    worth, bits = rate
-    nearest = values.round().clamp(-MOST, MOST)
-    candidates = torch.stack([nearest, nearest - nearest.sign(), torch.zeros_like(nearest)])
-    spent = bits[(candidates + MOST).to(torch.int64)] * worth.view(1, -1, 1)
-    cost = (values - candidates).square() * curvature.view(1, -1, 1) + spent
-    return candidates.gather(0, cost.argmin(0, keepdim=True)).squeeze(0)
 
+    worth: torch.Tensor
+    bits: torch.Tensor
 
-def _in_order(
-    scaled: torch.Tensor, factor: torch.Tensor, order: torch.Tensor, mask: torch.Tensor | None, rate: _Rate
-) -> torch.Tensor:
-    """Columns one after another, each making up for those before it."""
-    left, given = scaled[:, :, order].clone(), torch.empty_like(scaled)
-    for start in range(0, len(order), _BLOCK):
-        end = min(start + _BLOCK, len(order))
-        errors = torch.empty_like(left[:, :, start:end])
-        for at in range(start, end):
-            level = _chosen(left[:, :, at], factor[:, at, at] ** -2, rate)
-            if mask is not None:
-                level = level * mask[:, :, order[at]]
-            given[:, :, order[at]] = level
-            error = (left[:, :, at] - level) / factor[:, at, at].view(-1, 1)
-            left[:, :, at:end] -= error.unsqueeze(2) * factor[:, at : at + 1, at:end]
-            errors[:, :, at - start] = error
-        left[:, :, end:] -= errors @ factor[:, start:end, end:]
-    return given
+    def of(self, levels: torch.Tensor) -> torch.Tensor:
+        """Bits of every level, same shape."""
+        return self.bits[(levels + MOST).to(torch.int64)]
 
+    def chosen(self, values: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
+        """The level with the least ``curvature · (value − k)² + worth · bits(k)``, same shape as ``values``.
 
-def _descended(
-    levels: torch.Tensor, scaled: torch.Tensor, covariance: torch.Tensor, mask: torch.Tensor | None, rate: _Rate
-) -> torch.Tensor:
-    """One sweep of coordinate descent on the exact objective, every column's rows at once."""
-    levels = levels.clone()
-    residual = (levels - scaled) @ covariance
-    diagonal = covariance.diagonal(dim1=1, dim2=2)
-    for begin in range(0, levels.shape[2], _BLOCK):
-        end = min(begin + _BLOCK, levels.shape[2])
-        inner, moves = residual[:, :, begin:end].clone(), torch.zeros_like(levels[:, :, begin:end])
-        for at in range(begin, end):
-            curvature, here = diagonal[:, at], levels[:, :, at]
-            best = here - inner[:, :, at - begin] / curvature.clamp(min=1e-300).unsqueeze(1)
-            level = torch.where(curvature.unsqueeze(1) > 0, _chosen(best, curvature, rate), 0.0)
-            if mask is not None:
-                level = level * mask[:, :, at]
-            move = level - here
-            moves[:, :, at - begin] = move
-            inner[:, :, at - begin + 1 :] += move.unsqueeze(2) * covariance[:, at : at + 1, at + 1 : end]
-        residual += moves @ covariance[:, begin:end]
-        levels[:, :, begin:end] += moves
-    return levels
+        The nearest level, the next one towards zero, and zero are tried: bits fall towards zero.
+        """
+        nearest = values.round().clamp(-MOST, MOST)
+        candidates = torch.stack([nearest, nearest - nearest.sign(), torch.zeros_like(nearest)])
+        cost = (values - candidates).square() * curvature + self.of(candidates) * self.worth
+        return candidates.gather(0, cost.argmin(0, keepdim=True)).squeeze(0)

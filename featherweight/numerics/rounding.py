@@ -11,6 +11,8 @@ Shapes as in :mod:`featherweight.numerics.gptq`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from featherweight.numerics.gptq import DAMPING, RowGrids, gptq, pick_copies, row_errors
@@ -20,6 +22,9 @@ _SWEEPS = 4
 _ROUNDS = 3
 _FACTORS = torch.tensor([0.7, 0.78, 0.86, 0.93, 1.0, 1.08, 1.16, 1.26], dtype=torch.float64)
 _ENTRIES_AT_ONCE = 16_000_000  # of the copies that are rounded together: 128 MB, held four times
+
+Choose = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
+"""Where a column's error is least (g, n), which column it is, and its curvature (g, 1) → what it becomes, (g, n)."""
 
 
 def descend(
@@ -42,45 +47,46 @@ def descend(
     """
     weight, covariance = weight.double(), covariance.double()
     rounded = start.double().clone()
+
+    def choose(values: torch.Tensor, at: int, _: torch.Tensor) -> torch.Tensor:
+        wanted = grids.nearest(values)
+        return wanted if free is None else torch.where(free[:, :, at], wanted, 0.0)
+
     for _ in range(sweeps):
-        residual = (rounded - weight) @ covariance
-        moved = False
-        for begin in range(0, weight.shape[2], _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            within = None if free is None else free[:, :, block]
-            parts = (rounded[:, :, block], residual[:, :, block], covariance[:, block, block])
-            moves = _settle_block(*parts, grids, within)
-            if bool(moves.any()):
-                residual += moves @ covariance[:, block]
-                rounded[:, :, block] += moves
-                moved = True
-        if not moved:
+        moved = descended(rounded, weight, covariance, choose)
+        if torch.equal(moved, rounded):
             break
+        rounded = moved
     better = row_errors(rounded - weight, covariance) < row_errors(start - weight, covariance)
     return torch.where(better.unsqueeze(2), rounded, start.double())
 
 
-def _settle_block(
-    rounded: torch.Tensor,
-    residual: torch.Tensor,
-    covariance: torch.Tensor,
-    grids: RowGrids,
-    free: torch.Tensor | None,
-) -> torch.Tensor:
-    """The moves of one block of columns, each seeing those before it: (g, n, b)."""
-    residual, diagonal = residual.clone(), covariance.diagonal(dim1=1, dim2=2)
-    moves = torch.zeros_like(rounded)
-    for at in range(rounded.shape[2]):
-        curvature = diagonal[:, at].unsqueeze(1)
-        steepest = torch.where(curvature > 0, residual[:, :, at] / curvature.clamp(min=1e-300), 0.0)
-        here = rounded[:, :, at]
-        wanted = grids.nearest(here - steepest)
-        move = torch.where(curvature > 0, wanted - here, 0.0)
-        if free is not None:
-            move = move * free[:, :, at]
-        moves[:, :, at] = move
-        residual[:, :, at + 1 :] += move.unsqueeze(2) * covariance[:, at, at + 1 :].unsqueeze(1)
-    return moves
+def descended(rounded: torch.Tensor, weight: torch.Tensor, covariance: torch.Tensor, choose: Choose) -> torch.Tensor:
+    """One sweep of coordinate descent: every column in turn, all rows at once, seeing the moves before it.
+
+    Args:
+        rounded: (g, n, d), where it starts.
+        weight: (g, n, d), what that stands for.
+        covariance: (g, d, d).
+        choose: what a column becomes, given where the error is least.
+
+    Returns:
+        (g, n, d).
+    """
+    rounded, residual = rounded.clone(), (rounded - weight) @ covariance
+    diagonal = covariance.diagonal(dim1=1, dim2=2)
+    for begin in range(0, weight.shape[2], _BLOCK):
+        end = min(begin + _BLOCK, weight.shape[2])
+        inner, moves = residual[:, :, begin:end].clone(), torch.zeros_like(rounded[:, :, begin:end])
+        for at in range(begin, end):
+            curvature, here = diagonal[:, at].unsqueeze(1), rounded[:, :, at]
+            steepest = torch.where(curvature > 0, inner[:, :, at - begin] / curvature.clamp(min=1e-300), 0.0)
+            move = choose(here - steepest, at, curvature) - here
+            moves[:, :, at - begin] = move
+            inner[:, :, at - begin + 1 :] += move.unsqueeze(2) * covariance[:, at : at + 1, at + 1 : end]
+        residual += moves @ covariance[:, begin:end]
+        rounded[:, :, begin:end] += moves
+    return rounded
 
 
 def fit_scales(

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import fx
 
 from featherweight.contracts import DataError, Refusal
 from featherweight.files import write_atomically
 from featherweight.network.capture import Layer, Network
 from featherweight.numerics.affine import AffineGrid, fit_asymmetric, rounding_noise
 from featherweight.numerics.gram import covariance_of
+from featherweight.observation.inputs import InputWatch
 from featherweight.observation.rows import input_rows, sample_positions
 from featherweight.progress import track
 from featherweight.tasks.data import Split
@@ -143,23 +143,14 @@ def batch_size(network: Network, layers: list[Layer], positions: Mapping[str, in
     return max(1, min(64, (memory_bytes - grams) // (2 * max(for_one, 1))))
 
 
-class _Observer(fx.Interpreter):
+class _Observer(InputWatch):
     def __init__(self, network: Network, layers: list[Layer], positions: Mapping[str, int], seed: int) -> None:
-        super().__init__(network.graph)
-        self.layers = {layer.node: layer for layer in layers}
+        super().__init__(network, layers, seed)
         self.positions = positions
         self.values_per_sample = 1
-        self.generator = torch.Generator().manual_seed(seed)
         self.moments: dict[str, _Moments] = {}
 
-    def run_node(self, n: fx.Node) -> object:
-        layer = self.layers.get(n.name)
-        if layer is not None:
-            args, _ = self.fetch_args_kwargs_from_env(n)
-            self._see(layer, args[0])
-        return super().run_node(n)
-
-    def _see(self, layer: Layer, x: torch.Tensor) -> None:
+    def see(self, layer: Layer, x: torch.Tensor) -> None:
         at = sample_positions(layer, len(x), self.positions[layer.name], self.generator)
         rows = input_rows(layer, x, at)
         if layer.name not in self.moments:

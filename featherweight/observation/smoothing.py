@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import fx
 
 from featherweight.network.capture import Layer, Network
 from featherweight.network.modules import weight_of
@@ -26,6 +25,7 @@ from featherweight.numerics.equalization import smoothing_scales
 from featherweight.numerics.gptq import RowGrids, gptq
 from featherweight.numerics.gram import covariance_of, output_error
 from featherweight.observation.evidence import VALUES_PER_TENSOR, batches
+from featherweight.observation.inputs import InputWatch
 from featherweight.observation.rows import input_rows, sample_positions, weight_rows
 from featherweight.tasks.data import Split
 
@@ -59,22 +59,13 @@ class _Reads:
     high: torch.Tensor
 
 
-class _Watch(fx.Interpreter):
+class _Watch(InputWatch):
     def __init__(self, network: Network, layers: Sequence[Layer], each: int, seed: int) -> None:
-        super().__init__(network.graph)
-        self.layers = {layer.node: layer for layer in layers}
+        super().__init__(network, layers, seed)
         self.each = each
-        self.generator = torch.Generator().manual_seed(seed)
         self.seen: dict[str, _Reads] = {}
 
-    def run_node(self, n: fx.Node) -> object:
-        layer = self.layers.get(n.name)
-        if layer is not None:
-            args, _ = self.fetch_args_kwargs_from_env(n)
-            self._see(layer, args[0])
-        return super().run_node(n)
-
-    def _see(self, layer: Layer, x: torch.Tensor) -> None:
+    def see(self, layer: Layer, x: torch.Tensor) -> None:
         at = sample_positions(layer, len(x), self.each, self.generator)
         channel = 1 if layer.geometry else x.ndim - 1
         flat = x.transpose(0, channel).flatten(1)

@@ -11,14 +11,14 @@ import yaml
 from featherweight.contracts import Choice, Knobs, Plan, PlanError, Step, Steps
 from featherweight.files import write_atomically
 from featherweight.numerics.ranges import RANGE_SEARCHES
+from featherweight.planning.documents import SHOWN, Format
 
 _VERSION = 1
+_FORMAT = Format("A plan", "featherweight_plan", _VERSION, PlanError, "write one with `featherweight plan`")
 _KEYS = {"featherweight_plan", "network", "target", "predicted", "knobs", "units"}
-_LARGEST_BYTES = 8 << 20
 _LARGEST_FIGURE = 1e300
 _MOST_SAMPLES = 1_000_000
 _LEAST_DAMPING = 1e-12
-_SHOWN = 200  # characters of a broken plan in a message
 _HEADER = """\
 # A Featherweight plan: for every layer, the steps that are applied to it, in order; [] leaves its structure and
 # type alone. `pruning: {keep: n}` leaves n of the layer's output channels (or heads), and of all that is tied to them.
@@ -66,15 +66,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         PlanError: the file is missing, too large, no YAML, or says something a plan doesn't.
     """
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise PlanError(
-                "A plan is a small file.", f"{path}: {path.stat().st_size:,} bytes", "is it the right file?"
-            )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError("The plan must be a readable text file.", f"{path}: {error}", "check the path") from error
-    return parse_plan(text, str(path))
+    return parse_plan(_FORMAT.read(path), str(path))
 
 
 def parse_plan(text: str, origin: str = "the plan") -> Plan:
@@ -83,17 +75,7 @@ def parse_plan(text: str, origin: str = "the plan") -> Plan:
     Raises:
         PlanError: it isn't one.
     """
-    try:
-        document = yaml.load(text, _Loader)  # a safe loader
-    except Exception as error:  # yaml's constructors raise a dozen kinds for odd values
-        line = " ".join(str(error).split())[:_SHOWN]
-        raise PlanError("A plan must be YAML.", f"{origin}: {line}", "undo the last edit, or plan again") from error
-    if not isinstance(document, dict) or document.get("featherweight_plan") != _VERSION:
-        raise PlanError(
-            f"A plan must begin with featherweight_plan: {_VERSION}.",
-            f"{origin}: {str(document)[:_SHOWN]!r}",
-            "write one with `featherweight plan`",
-        )
+    document = _FORMAT.parsed(text, origin)
     unknown = set(document) - _KEYS
     missing = {"network", "target", "units"} - set(document)
     if unknown or missing:
@@ -111,20 +93,11 @@ def parse_plan(text: str, origin: str = "the plan") -> Plan:
     return Plan(str(document["network"]), str(document["target"]), choices, predicted, knobs)
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader without aliases: a few lines of them can stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("a plan has no anchors and aliases")
-        return super().compose_node(parent, index)
-
-
 def _predicted(values: Any, origin: str) -> dict[str, float]:
     numbers = isinstance(values, dict) and all(isinstance(value, int | float) for value in values.values())
     if not numbers or not all(-_LARGEST_FIGURE < value < _LARGEST_FIGURE for value in values.values()):
         raise PlanError(
-            "What a plan predicts must be names with finite numbers.", f"{origin}: {values!r}"[:_SHOWN], "plan again"
+            "What a plan predicts must be names with finite numbers.", f"{origin}: {values!r}"[:SHOWN], "plan again"
         )
     return {str(key): float(value) for key, value in values.items()}
 
@@ -143,7 +116,7 @@ def _knobs(values: Any, origin: str) -> Knobs:
         raise PlanError(
             f"A plan's knobs are {', '.join(fits)}: whole numbers, true or false, dampings above zero written with a "
             f"point, and ranges out of {', '.join(RANGE_SEARCHES)}.",
-            f"{origin}: {values!r}"[:_SHOWN],
+            f"{origin}: {values!r}"[:SHOWN],
             "take the key knobs out for the defaults",
         )
     return Knobs(**values)
@@ -153,13 +126,13 @@ def _steps(unit: str, steps: Any, origin: str) -> Steps:
     made = []
     if not isinstance(steps, list | None):
         raise PlanError(
-            "A unit's steps must be a list.", f"{origin}: {unit}: {steps!r}"[:_SHOWN], "write it like [{lowrank: ...}]"
+            "A unit's steps must be a list.", f"{origin}: {unit}: {steps!r}"[:SHOWN], "write it like [{lowrank: ...}]"
         )
     for step in steps or []:
         if not isinstance(step, dict) or len(step) != 1:
             raise PlanError(
                 "Every step must be a method with its settings.",
-                f"{origin}: {unit}: {step!r}"[:_SHOWN],
+                f"{origin}: {unit}: {step!r}"[:SHOWN],
                 "write it like {lowrank: {rank: 16}}",
             )
         ((method, settings),) = step.items()
@@ -167,7 +140,7 @@ def _steps(unit: str, steps: Any, origin: str) -> Steps:
         if not isinstance(settings, dict) or not all(isinstance(v, (int, float, str, bool)) for v in settings.values()):
             raise PlanError(
                 "A step's settings must be names with plain values.",
-                f"{origin}: {unit}: {settings!r}"[:_SHOWN],
+                f"{origin}: {unit}: {settings!r}"[:SHOWN],
                 "see what `featherweight plan` writes",
             )
         made.append(Step(str(method), {str(key): value for key, value in settings.items()}))

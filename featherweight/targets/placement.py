@@ -19,6 +19,16 @@ from featherweight.network.encodings import AffineEncoding, encoding_of
 
 _aten = torch.ops.aten
 
+MOVING = frozenset(
+    {
+        _aten.max_pool2d.default, _aten.flatten.using_ints, _aten.view.default, _aten.reshape.default,
+        _aten.permute.default, _aten.transpose.int, _aten.squeeze.dim, _aten.unsqueeze.default, _aten.pad.default,
+        _aten.constant_pad_nd.default, _aten.slice.Tensor, _aten.select.int, _aten.contiguous.default,
+        _aten.clone.default, _aten.dropout.default,
+    }
+)  # fmt: skip
+"""Operations that choose or move values: on integers they keep the grid, in every runtime."""
+
 # Activations that a kernel computes together with the layer or addition before it: the grid comes after them.
 FUSED = frozenset({_aten.relu.default, _aten.relu_.default, _aten.relu6.default, _aten.hardtanh.default})
 

@@ -18,6 +18,7 @@ import yaml
 from featherweight.contracts import QUANTITIES, Scalar, Step, Steps, UsageError
 from featherweight.methods import METHODS
 from featherweight.methods.seam import PRUNING
+from featherweight.planning.documents import SHOWN, Format, PlainLoader
 from featherweight.planning.plans import read_plan
 from featherweight.planning.rules.rule import ANY, NO_LIMIT, Bound, Rule, Rules
 from featherweight.quantities import byte_count, count, milliseconds, share
@@ -26,10 +27,8 @@ ACTIVATIONS = ("float32", "int8", "dynamic")
 METHOD_NAMES = (PRUNING, *(method.name for method in METHODS))
 
 _VERSION = 1
-_LARGEST_BYTES = 1 << 20
 _MOST_ENTRIES = 1000
 _LONGEST_NAME = 500
-_SHOWN = 200  # characters of a broken file in a message
 _BOUND = re.compile(r"(?:at (least|most) )?([0-9]*\.?[0-9]+)\s*(%?)")
 _KINDS = {"dataclass_type": "a mapping is wanted", "tuple_type": "a list is wanted", "dict_type": "a mapping is wanted"}
 
@@ -42,15 +41,7 @@ def read_rules(path: Path) -> Rules:
         GoalError: a goal's field is no quantity.
         PlanError: the earlier plan is none.
     """
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise UsageError(
-                "A file of rules is small.", f"{path}: {path.stat().st_size:,} bytes", "is it the right file?"
-            )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("Rules must be a readable text file.", f"{path}: {error}", "check the path") from error
-    return parse_rules(text, path.parent, str(path))
+    return parse_rules(_FORMAT.read(path), path.parent, str(path))
 
 
 def parse_rules(text: str, folder: Path = Path(), origin: str = "the rules") -> Rules:
@@ -64,17 +55,7 @@ def parse_rules(text: str, folder: Path = Path(), origin: str = "the rules") -> 
     Raises:
         FeatherweightError: as for :func:`read_rules`.
     """
-    try:
-        document = yaml.load(text, _Loader)  # a safe loader
-    except Exception as error:  # yaml's constructors raise a dozen kinds for odd values
-        line = " ".join(str(error).split())[:_SHOWN]
-        raise UsageError("Rules must be YAML.", f"{origin}: {line}", "see the example in docs/rules.md") from error
-    if not isinstance(document, dict) or document.get("featherweight_rules") != _VERSION:
-        raise UsageError(
-            f"Rules must begin with featherweight_rules: {_VERSION}.",
-            f"{origin}: {str(document)[:_SHOWN]!r}",
-            "write it in the first line",
-        )
+    document = _FORMAT.parsed(text, origin)
     words = _validated(document, origin)
     if len(words.types) + len(words.layers) > _MOST_ENTRIES:
         raise UsageError(f"Rules have at most {_MOST_ENTRIES:,} entries.", origin, "use patterns")
@@ -104,13 +85,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 # ------------------------------------------------------------------------------------------------- as they are written
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader whose keys are read as they are written ("1.10" is a layer's name), each once, without aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("rules have no anchors and aliases")
-        return super().compose_node(parent, index)
+class _Loader(PlainLoader):
+    """A safe loader whose keys are read as they are written ("1.10" is a layer's name), each once."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         made: dict[Any, Any] = {}
@@ -122,6 +98,10 @@ class _Loader(yaml.SafeLoader):
             made[key.value] = self.construct_object(value, deep=deep)
         return made
 
+
+_FORMAT = Format(
+    "A file of rules", "featherweight_rules", _VERSION, UsageError, "see the example in docs/rules.md", _Loader
+)
 
 Words = int | float | str
 _StepWords = str | dict[str, dict[str, Scalar] | None]
@@ -197,7 +177,7 @@ def _validated(document: dict[str, Any], origin: str) -> _RulesWords:
         place = [part for part in where if not re.search(r"[\[(]|^(int|float|str|bool)$", part)]
         raise UsageError(
             "Every key of the rules takes a value of its own kind.",
-            f"{origin}: {'.'.join(place)}: {first['input']!r}"[:_SHOWN]
+            f"{origin}: {'.'.join(place)}: {first['input']!r}"[:SHOWN]
             + f" ({_KINDS.get(first['type'], first['msg'])})",
             "see the example in docs/rules.md",
         ) from error
@@ -240,7 +220,7 @@ def _check_known(what: str, word: str, known: tuple[str, ...], at: str) -> None:
 
 def _step(words: _StepWords, at: str) -> Step:
     if isinstance(words, dict) and len(words) != 1:
-        raise UsageError("A step is one method with its settings.", f"{at}: {words!r}"[:_SHOWN], "{lowrank: {rank: 8}}")
+        raise UsageError("A step is one method with its settings.", f"{at}: {words!r}"[:SHOWN], "{lowrank: {rank: 8}}")
     method, settings = (words, None) if isinstance(words, str) else next(iter(words.items()))
     _check_known("Families", method, METHOD_NAMES, at)
     return Step(method, settings or {})

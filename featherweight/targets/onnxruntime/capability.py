@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from featherweight.contracts import Capability
-from featherweight.targets.placement import OperatorData
+from featherweight.targets.placement import MOVING, OperatorData
 
 _aten = torch.ops.aten
 
@@ -38,25 +38,7 @@ CAPABILITY = Capability(
 )
 
 OPERATORS = OperatorData(
-    same=frozenset(
-        {
-            _aten.max_pool2d.default,
-            _aten.flatten.using_ints,
-            _aten.view.default,
-            _aten.reshape.default,
-            _aten.permute.default,
-            _aten.transpose.int,
-            _aten.squeeze.dim,
-            _aten.unsqueeze.default,
-            _aten.pad.default,
-            _aten.constant_pad_nd.default,
-            _aten.slice.Tensor,
-            _aten.select.int,
-            _aten.contiguous.default,
-            _aten.clone.default,
-            _aten.dropout.default,
-        }
-    ),
+    same=MOVING,
     free=frozenset(
         {
             _aten.add.Tensor,

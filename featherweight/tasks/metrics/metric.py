@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.contracts import DataError
-
 Floats = NDArray[np.float64]
 Scores = Callable[[np.ndarray, np.ndarray], Floats]
 Weigh = Callable[[torch.Tensor], torch.Tensor]
@@ -93,14 +91,3 @@ class SetMetric(Metric):
 
 def _whole(samples: int) -> Floats:
     return np.ones((1, samples))
-
-
-def check_paired(outputs: np.ndarray, targets: np.ndarray) -> None:
-    """Refuses outputs and targets of different numbers of samples, and none at all.
-
-    Raises:
-        DataError: what it says.
-    """
-    if not (outputs.ndim and targets.ndim and len(outputs) == len(targets) and len(outputs)):
-        got = f"targets {targets.shape} for outputs {outputs.shape}"
-        raise DataError("A metric wants one row of targets per sample.", got, "give as many targets as samples")

@@ -34,7 +34,7 @@ from featherweight.planning.latency.pricing import with_latency
 from featherweight.planning.latency.standin import stand_in
 from featherweight.planning.latency.timing import timed_beside
 from featherweight.planning.memory import Liveness
-from featherweight.planning.units import independent_units
+from featherweight.planning.units import independent_units, keep_of
 from featherweight.planning.widths import narrowed
 from featherweight.targets import Target, target_by_name
 
@@ -52,7 +52,7 @@ def bare_table(network: Network, target: Target, prunable: Prunable) -> Table:
     kept = sum((row[0].cost for row in options.values()), Cost(0, 0, 0))
     widths = {layer.name: widths_of(layer) for layer in network.layers}
     units = independent_units(prunable.coupling)
-    keeps = {unit.name: _keeps(network, unit, prunable, target) for unit in units}
+    keeps = {unit.name: _keeps(network, unit, prunable, target, tuple(options)) for unit in units}
     return Table(options, (), network.cost - kept, widths, keeps)
 
 
@@ -69,17 +69,12 @@ def _options(layer: Layer, module: nn.Module, target: Target) -> list[Option]:
     return found
 
 
-def _keeps(network: Network, unit: ChannelUnit, prunable: Prunable, target: Target) -> tuple[Keep, ...]:
-    owners = {layer.weight: layer.name for layer in network.layers}
-    found = [Keep(unit.name, (), {}, {}, Cost(0, 0, 0), 0.0, 0.0)]
-    for count in prunable.pruning.options(unit, target.capability):
-        lost: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        for piece in unit.slices:
-            if piece.state in owners:
-                side, name = lost[piece.axis], owners[piece.state]
-                side[name] = side.get(name, 0) + (unit.groups - count) * piece.indices.shape[1]
-        found.append(Keep(unit.name, (prunable.pruning.step(count),), *lost, Cost(0, 0, 0), 0.0, 0.0))
-    return tuple(found)
+def _keeps(
+    network: Network, unit: ChannelUnit, prunable: Prunable, target: Target, priced: Sequence[str]
+) -> tuple[Keep, ...]:
+    counts = prunable.pruning.options(unit, target.capability)
+    some = (keep_of(network, unit, unit.groups - n, (prunable.pruning.step(n),), priced) for n in counts)
+    return (keep_of(network, unit, 0, (), priced), *some)
 
 
 def random_choices(table: Table, count: int) -> list[Choice]:

@@ -71,7 +71,7 @@ class Bench:
         """One plan: what the table promised, and what its file shows."""
         choice = allocate(self.table, goal, budget)
         assert choice is not None  # keeping everything diverges by nothing
-        plan = plan_of("", TARGET.name, choice)
+        plan = plan_of("", TARGET.name, choice, self.table.fixed)
         start = time.perf_counter()
         path = self._made(plan)
         images = Split.of((self.problem.images.numpy(), self.problem.labels))

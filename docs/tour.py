@@ -123,7 +123,7 @@ goal = Goal(max_drop=0.02)
 choice = allocate(table, goal, budget=1e-3)
 if choice is None:
     raise SystemExit("no limit was set, so there is always a choice")
-plan = plan_of(network.fingerprint(), target.name, choice)
+plan = plan_of(network.fingerprint(), target.name, choice, table.fixed)
 stop(
     6,
     "The plan is the exact best of that table: "

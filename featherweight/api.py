@@ -269,9 +269,9 @@ def apply(
         pruning_of(chosen, job.prunable.coupling)
     run = Run(Path(out), {**identity_of(job), "plan": plan_text(chosen)})
     with run.held():
-        ground = first_plan(run, stages.calibrated(run, job))[1]
-        record, file = stages.attempt(run, ground.job, 1, chosen, ground.original)
-        return finish(run, ground, [record], file)
+        planner = first_plan(run, stages.calibrated(run, job))[1]
+        record, file = stages.attempt(run, planner.job, 1, chosen, planner.original)
+        return finish(run, planner, [record], file)
 
 
 def verify(

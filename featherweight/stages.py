@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -202,7 +201,7 @@ def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
     rated = "package" in job.goal.quantities
 
     def make(folder: Path) -> None:
-        rate = _package_bytes(original.path) if rated else 0
+        rate = packed(run, original.path, original.artefact.sha256).stat().st_size if rated else 0
         whole = replace(job.network.cost, size_bytes=original.artefact.size_bytes, package_bytes=float(rate))
         built = build_table(job.network, seen, job.calibration, job.task, job.capability, job.methods, whole=whole)
         if job.data.data_free and job.pruning is None:
@@ -218,9 +217,13 @@ def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
     )
 
 
-def _package_bytes(path: Path) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        return pack(path, Path(folder) / "original.fwp")
+def packed(run: Run, path: Path, sha256: str) -> Path:
+    """A file packed for download: once a run, whoever asks for it."""
+
+    def make(folder: Path) -> None:
+        pack(path, folder / "package.fwp")
+
+    return run.stage(f"7-package-{sha256[:8]}", {"file": sha256}, make, lambda folder: folder / "package.fwp")
 
 
 def first_plan(run: Run, goal: Goal, plan: Plan) -> Plan:
@@ -385,7 +388,7 @@ def attempt(run: Run, job: Job, number: int, plan: Plan, original: Reference) ->
         size = file.artefact.size_bytes
         labels = labels_of(validation, original.validation, job.task)
         expected = forecast(original.validation, outputs, labels, job.task, job.seed) if job.task.binary else (0.0, 0.0)
-        costs = _measured(job, original, file, folder)
+        costs = _measured(run, job, original, file)
         record = Attempt(number, predicted, measured, size, file.network.cost.macs, check, plan, *expected, *costs)
         write_record(record, folder / "attempt.json")
 
@@ -395,27 +398,13 @@ def attempt(run: Run, job: Job, number: int, plan: Plan, original: Reference) ->
     return run.stage(f"{name}-check", {**_made_from(job, plan), "goal": asdict(job.goal)}, make, load), file
 
 
-def _measured(job: Job, original: Reference, file: Made, folder: Path) -> tuple[float, float, float]:
+def _measured(run: Run, job: Job, original: Reference, file: Made) -> tuple[float, float, float]:
     """Package bytes, milliseconds and peak bytes of a file, as far as the goal speaks of them; else 0."""
     wanted = job.goal.quantities
-    packed = pack(file.path, folder / "artefact.fwp") if "package" in wanted else 0
+    package = packed(run, file.path, file.artefact.sha256).stat().st_size if "package" in wanted else 0
     clock = job.target.benchmark([original.path, file.path], runs=100, threads=1) if "latency" in wanted else []
     peak = job.target.peak_memory(file.path) if "memory" in wanted else 0
-    return float(packed), clock[1].median_ms if clock else 0.0, float(peak)
-
-
-def packages(run: Run, original: Reference, file: Made) -> tuple[Path, Path]:
-    """Both files packed for download."""
-    names = ("original.fwp", "artefact.fwp")
-
-    def make(folder: Path) -> None:
-        for path, name in zip((original.path, file.path), names, strict=True):
-            pack(path, folder / name)
-
-    def load(folder: Path) -> tuple[Path, Path]:
-        return folder / names[0], folder / names[1]
-
-    return run.stage("7-package", {"artefact": file.artefact.sha256}, make, load)
+    return float(package), clock[1].median_ms if clock else 0.0, float(peak)
 
 
 def certificate(run: Run, job: Job, original: Reference, file: Made) -> Certificate:

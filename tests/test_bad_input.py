@@ -191,7 +191,8 @@ def test_a_folder_with_one_class(capsys, tmp_path: Path, images: Path) -> None:
         path.unlink()
     (images / "dog").rmdir()
     words = ["compress", f"{HERE}:image_network", "--data", images, "--out", tmp_path / "run"]
-    refused(capsys, 4, "at least two classes", *words)
+    assert "at least two classes" in refused(capsys, 4, "two classes", *words)
+    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------------------------------------------- while lowering

@@ -61,7 +61,7 @@ def test_compress_prints_the_card_as_json_and_nothing_else(capsys, finished: Pat
 
 def test_the_same_command_continues_and_makes_nothing_again(capsys, finished: Path) -> None:
     before = inodes(finished)
-    assert len(before) == 10
+    assert len(before) == 11
     assert compressed(capsys, finished).code == 0
     assert made_anew(finished, before) == set()
 

@@ -188,11 +188,10 @@ def check_the_folder(folder: Path) -> None:
     """Every file of a run is described in docs/formats.md."""
     told = text_of("docs/formats.md")
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    names = {
-        re.sub(r"^3-plan-[0-9a-f]{8}$", "3-plan-GOAL", re.sub(r"^4-attempt-\d\d", "4-attempt-NN", part))
-        for file in files
-        for part in file.parts
-    }
+    hashed = {r"^3-plan-[0-9a-f]{8}$": "3-plan-GOAL", r"^7-package-[0-9a-f]{8}$": "7-package-FILE"}
+    names = {part for file in files for part in file.parts}
+    for pattern, word in {r"^4-attempt-\d\d": "4-attempt-NN", **hashed}.items():
+        names = {re.sub(pattern, word, name) for name in names}
     assert sorted(name for name in names if name not in told) == []
 
 

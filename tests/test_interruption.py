@@ -149,7 +149,7 @@ def results(folder: Path) -> dict[str, bytes | dict]:
 
 def test_every_stage_and_every_result_is_renamed_into_place(undisturbed: tuple[Path, list[str]]) -> None:
     folder, renamed = undisturbed
-    assert [re.sub(r"stages/(\d)-.*", r"\1", name) for name in stages_of(renamed)] == list("1233444567")
+    assert [re.sub(r"stages/(\d)-.*", r"\1", name) for name in stages_of(renamed)] == list("12334445677")
     assert {path.name for path in folder.iterdir()} - {"stages", ".lock"} <= set(renamed)
     assert renamed[0] == "run.json"
     assert {"artefact.tflite", "original.tflite", "plan.yaml", "card.json", "report.html"} <= set(renamed)
@@ -162,7 +162,7 @@ def test_two_undisturbed_runs_give_the_same_bytes(
     assert results(tmp_path / "run") == results(undisturbed[0])
 
 
-@pytest.mark.parametrize("stage", range(10))
+@pytest.mark.parametrize("stage", range(11))
 def test_killed_in_a_stage(call: Call, undisturbed: tuple[Path, list[str]], tmp_path: Path, stage: int) -> None:
     """All its files are there and only the rename is missing: the stage is made again, and nothing before it."""
     finished, renamed = undisturbed
@@ -186,7 +186,7 @@ def test_killed_again_and_again(call: Call, undisturbed: tuple[Path, list[str]],
     identity, *handed_over = [name for name in renamed if "/" not in name and name != LEDGER]
     moments = [(moment, identity) for moment in MOMENTS] + moments
     moments += [(moment, name) for name in handed_over for moment in MOMENTS]
-    assert len(moments) == 2 * (1 + 10 + 1 + 6)
+    assert len(moments) == 2 * (1 + 11 + 1 + 6)
     for moment, place in moments:
         assert call(tmp_path / "run", moment, place) == {"killed by": signal.SIGKILL}, (moment, place)
     assert call(tmp_path / "run")["renamed"] == handed_over

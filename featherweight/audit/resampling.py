@@ -6,9 +6,9 @@ slopes have ``Σ w ∂D/∂w = 0``, and its standard error at weights w is ``√
 Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, chapter 6).
 
 The bound is percentile-t (Hall 1988): ``D − t s``, with t the ``α`` quantile of ``(D* − D) / s*`` over replicates, each
-with its own standard error, all from one differentiation. Tried against it in simulated studies: BCa and percentiles
-(up to 4 and 7 points less coverage) and resampling the influences at w = 1 (a hundred times as quick and as good for F1
-and perplexity, but 5 points less for AUC; so that is done where many samples carry the drop).
+with its own standard error, all from one differentiation. BCa and percentiles covered less where we tried them, and
+resampling the influences at w = 1 does so for AUC; it costs least, so it is done where many samples carry the drop.
+What the bound as it stands covers is in ``benchmarks/results/certificate_coverage.json``.
 
 What matters for coverage isn't the number of samples but how many carry the drop: ``m = (Σ u²)² / Σ u⁴`` of the
 influences u. Where few do, as they are rare or rarely change, the margin is widened by ``1 + 1/m``, and all is made at

@@ -23,9 +23,9 @@ METHODS: tuple[Method, ...] = (
     Entropy(),
 )
 
-FOR_PACKAGES: tuple[Method, ...] = (*METHODS[:-1], Entropy(package=True))
-"""The catalogue where a package is counted: coarse grids join. Single zeros and shared values stay a plan's to ask for;
-a coarse grid holds both."""
+FOR_PACKAGES: tuple[Method, ...] = (*(m for m in METHODS if m.name != "entropy"), Entropy(package=True))
+"""The catalogue where a package is counted: coarse grids join. Single zeros and shared values stay a plan's to ask
+for: the table would grow by what a coarse grid's levels, most of them zero, can express too."""
 
 FAMILIES: tuple[Pruning | Method, ...] = (Pruning(), *METHODS)
 

@@ -7,16 +7,19 @@ diverged more than the table promised, the next budget shrinks by that factor to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from featherweight.contracts import Attempt, Goal, Quantity
 from featherweight.tasks.task import Task
 
 _STEP = 4.0
 _LARGEST_STEP = 64.0
 _CLOSE_ENOUGH = 1.25
+_LITTLE = 1.25  # times a limit
+_MARGIN = 0.998
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,27 @@ class Trial:
     measured: float
     passed: bool
     exhausted: bool
+
+
+def tightened(shares: Mapping[Quantity, float], attempt: Attempt, goal: Goal) -> Mapping[Quantity, float]:
+    """Of every limit the share that the table's figures may take, once a file exceeded some by a little.
+
+    Where a file is dearer than promised, the next plan's promise must be lower by as much, and a little more. What
+    exceeds a limit by far is no error of prediction: nothing keeps such a limit.
+
+    Args:
+        shares: as they were; 1 where a quantity is missing.
+        attempt: measured.
+        goal: with the limits.
+
+    Returns:
+        The same shares where the file kept every limit.
+    """
+    tighter = dict(shares)
+    for quantity, limit in goal.limits.items():
+        if limit < attempt.of(quantity) < _LITTLE * limit:
+            tighter[quantity] = shares.get(quantity, 1.0) * limit / attempt.of(quantity) * _MARGIN
+    return tighter
 
 
 def next_budget(trials: Sequence[Trial], start: float) -> float | None:

@@ -16,8 +16,6 @@ from featherweight.contracts import FeatherweightError
 SHOWN = 200
 """Characters of a broken document in a message."""
 
-_LARGEST_BYTES = 8 << 20
-
 
 class PlainLoader(yaml.SafeLoader):
     """A safe loader without aliases: a few lines of them can stand for gigabytes."""
@@ -40,6 +38,7 @@ class Format:
         error: raised where a text isn't one.
         remedy: how to come by a sound one.
         loader: of its YAML.
+        largest: in bytes.
     """
 
     noun: str
@@ -48,6 +47,7 @@ class Format:
     error: type[FeatherweightError]
     remedy: str
     loader: type[PlainLoader] = PlainLoader
+    largest: int = 8 << 20
 
     def read(self, path: Path) -> str:
         """The text of a file.
@@ -56,7 +56,7 @@ class Format:
             FeatherweightError: of this format's kind: the file is missing, too large, or no text.
         """
         try:
-            if (size := path.stat().st_size) > _LARGEST_BYTES:
+            if (size := path.stat().st_size) > self.largest:
                 raise self.error(f"{self.noun} is a small file.", f"{path}: {size:,} bytes", "is it the right file?")
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from featherweight.contracts import Choice, Knobs, Plan, PlanError, Step, Steps
+from featherweight.contracts import Choice, Cost, Knobs, Plan, PlanError, Step, Steps
 from featherweight.files import write_atomically
 from featherweight.numerics.ranges import RANGE_SEARCHES
 from featherweight.planning.documents import SHOWN, Format
@@ -26,14 +26,20 @@ _HEADER = """\
 """
 
 
-def plan_of(network: str, target: str, choice: Choice) -> Plan:
-    """The plan that makes a choice; a unit's pruning stands first among the steps of the layer that it is named for."""
-    cost = choice.cost
-    predicted = {
-        "size_bytes": float(cost.size_bytes),
-        "macs": float(cost.macs),
-        "divergence": float(choice.divergence),
-    }
+def plan_of(network: str, target: str, choice: Choice, fixed: Cost) -> Plan:
+    """The plan that makes a choice; a unit's pruning stands first among the steps of the layer that it is named for.
+
+    Args:
+        network: its fingerprint.
+        target: the target's name.
+        choice: of a table.
+        fixed: the table's cost that no option touches: what is predicted is the whole file's.
+    """
+    cost = choice.cost + fixed
+    predicted = {"size_bytes": float(cost.size_bytes), "macs": float(cost.macs)}
+    priced = {"package_bytes": cost.package_bytes, "milliseconds": cost.milliseconds}
+    predicted |= {name: amount for name, amount in priced.items() if amount > 0}  # those that the table knows
+    predicted["divergence"] = float(choice.divergence)
     steps: dict[str, Steps] = {layer: option.steps for layer, option in choice.layers.items()}
     for unit, keep in choice.keeps.items():
         if keep.steps:

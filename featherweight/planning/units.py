@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from featherweight.contracts import Capability, Cost, Keep, Refusal, Step, Table
+from featherweight.contracts import Capability, Cost, Keep, Refusal, Steps, Table
 from featherweight.methods.pruning import Grounds, Prunable, Pruning, removals_for
 from featherweight.methods.pruning.structured import ranked
 from featherweight.network.capture import Network
@@ -141,45 +141,55 @@ def with_keeps(
         anchors = spread_anchors(errors, ANCHORS)
         measured = [yardstick.measure(unit, found[anchor]) for anchor in anchors]
         curve = divergence_curve([errors[anchor] for anchor in anchors], measured, errors)
-        whole = _keep(network, unit, None, priced, (0.0, 0.0))
+        whole = keep_of(network, unit, 0, (), priced)
         rows = zip(found, errors, curve, strict=True)
         keeps[unit.name] = (
             whole,
             *(
-                _keep(network, unit, (cut, pruning.step(cut.keep)), priced, (error, float(divergence)))
+                keep_of(network, unit, len(cut.removals), (pruning.step(cut.keep),), priced, (error, float(divergence)))
                 for cut, error, divergence in rows
             ),
         )
     return replace(table, keeps=keeps, refusals=tuple(refusals))
 
 
-def _keep(
+def keep_of(
     network: Network,
     unit: ChannelUnit,
-    cut: tuple[Cutting, Step] | None,
+    gone: int,
+    steps: Steps,
     priced: Sequence[str],
-    told: tuple[float, float],
+    told: tuple[float, float] = (0.0, 0.0),
 ) -> Keep:
-    groups = len(cut[0].removals) if cut else 0
+    """What losing some groups of a unit takes from which layer, and saves elsewhere.
+
+    Args:
+        network: the dense network.
+        unit: one of its coupled units.
+        gone: how many groups go.
+        steps: the pruning step; empty where all stay.
+        priced: the layers of the table.
+        told: predicted error and divergence.
+    """
     weights = {network.layer(name).weight: name for name in priced}
     rows: dict[str, int] = {}
     columns: dict[str, int] = {}
     for piece in unit.slices:
         if piece.state in weights:
             side, layer = (rows, columns)[piece.axis], weights[piece.state]
-            side[layer] = side.get(layer, 0) + groups * piece.indices.shape[1]
+            side[layer] = side.get(layer, 0) + gone * piece.indices.shape[1]
     shapes = {
         name: tuple(parameter.shape)
         for name, parameter in network.module.named_parameters()
         if name.rpartition(".")[0] not in priced
     }
-    gone = parameters_gone(unit, groups, shapes)
-    parameters = sum(gone.values())
+    lost = parameters_gone(unit, gone, shapes)
+    parameters = sum(lost.values())
     # A call's multiplications are its weight's entries times its positions, and those stay.
     macs = sum(
-        layer.cost.macs * gone[layer.weight] // math.prod(layer.weight_shape)
+        layer.cost.macs * lost[layer.weight] // math.prod(layer.weight_shape)
         for layer in network.layers
-        if layer.weight in gone
+        if layer.weight in lost
     )
     saved = Cost(4 * parameters, macs, parameters)
-    return Keep(unit.name, (cut[1],) if cut else (), rows, columns, saved, *told)
+    return Keep(unit.name, steps, rows, columns, saved, *told)

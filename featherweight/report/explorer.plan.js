@@ -6,7 +6,7 @@ const FLAGS = {
   macs: limit => `--max-macs ${Math.ceil(limit)}`,
   latency: limit => `--max-latency ${Number(limit.toPrecision(6))}ms`,
 };
-const RECORDED = { size: "size_bytes", macs: "macs" }; // what a plan's file says of its prediction
+const RECORDED = { size: "size_bytes", macs: "macs", package: "package_bytes", latency: "milliseconds" }; // what a plan's file says of its prediction
 
 /**
  * What attempts lost, as a curve over the divergence predicted for them: through zero, monotone, proportional beyond
@@ -42,7 +42,7 @@ function planText(data, problem, plan) {
     const [key, rest] = units.get(unit.name) || [unit.key, []];
     if (steps.length) units.set(unit.name, [key, [...steps, ...rest]]);
   });
-  const predicted = data.quantities.map((quantity, at) => [RECORDED[quantity], plan.figures[at] - problem.fixed[at]]);
+  const predicted = data.quantities.map((quantity, at) => [RECORDED[quantity], plan.figures[at]]);
   predicted.push(["divergence", plan.figures[problem.last]]);
   const told = predicted.filter(([name]) => name).map(([name, value]) => `${name}: ${yamlNumber(value)}`);
   return [

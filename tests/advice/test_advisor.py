@@ -112,7 +112,7 @@ def test_the_command_line_says_the_same(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_what_the_command_line_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     model = f"{HERE}:network"
-    refused(capsys, 2, "--shape 3,32,32", "advise", model)
-    refused(capsys, 6, "'abacus'", "advise", model, "--shape", "6", "--target", "abacus")
-    refused(capsys, 3, "must run on the example input", "advise", model, "--shape", "7")
-    refused(capsys, 2, "shape", "advise", model, "--shape", "0")
+    assert "--shape 3,32,32" in refused(capsys, 2, "--shape 3,32,32", "advise", model)
+    assert "'abacus'" in refused(capsys, 6, "'abacus'", "advise", model, "--shape", "6", "--target", "abacus")
+    assert "example input" in refused(capsys, 3, "must run", "advise", model, "--shape", "7")
+    assert "shape" in refused(capsys, 2, "shape", "advise", model, "--shape", "0")

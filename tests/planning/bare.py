@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from featherweight.contracts import Artefact, Choice, Cost, Keep, Option, Step, Steps, Table, Timing
+from featherweight.contracts import Artefact, Choice, Cost, Option, Step, Steps, Table, Timing
 from featherweight.methods import METHODS, Pruning
 from featherweight.methods.apply import neutral_subject
 from featherweight.methods.pruning import Prunable
@@ -19,7 +19,7 @@ from featherweight.methods.seam import apply_steps, cost_form, widths_of
 from featherweight.network import Network, capture
 from featherweight.network.grids import Compressed
 from featherweight.planning.latency.kernels import Kernel, kernels_of
-from featherweight.planning.units import independent_units
+from featherweight.planning.units import independent_units, keep_of
 from featherweight.planning.widths import narrowed
 from featherweight.targets.litert import LiteRT
 
@@ -71,21 +71,16 @@ def bare_table(
         options[layer.name] = tuple(row)
     kept = sum((row[0].cost for row in options.values()), Cost(0, 0, 0))
     widths = {layer.name: widths_of(layer) for layer in network.layers}
-    keeps = {unit.name: _keeps(network, unit, prunable) for unit in independent_units(prunable.coupling)}
+    keeps = {
+        unit.name: _keeps(network, unit, prunable, tuple(options)) for unit in independent_units(prunable.coupling)
+    }
     return Table(options, (), network.cost - kept, widths, keeps)
 
 
-def _keeps(network, unit, prunable):
-    owners = {layer.weight: layer.name for layer in network.layers}
-    found = [Keep(unit.name, (), {}, {}, Cost(0, 0, 0), 0.0, 0.0)]
-    for count in prunable.pruning.options(unit, LiteRT.capability):
-        lost = ({}, {})
-        for piece in unit.slices:
-            if piece.state in owners:
-                side, name = lost[piece.axis], owners[piece.state]
-                side[name] = side.get(name, 0) + (unit.groups - count) * piece.indices.shape[1]
-        found.append(Keep(unit.name, (prunable.pruning.step(count),), *lost, Cost(0, 0, 0), 0.0, 0.0))
-    return tuple(found)
+def _keeps(network, unit, prunable, priced):
+    counts = prunable.pruning.options(unit, LiteRT.capability)
+    some = [keep_of(network, unit, unit.groups - n, (prunable.pruning.step(n),), priced) for n in counts]
+    return (keep_of(network, unit, 0, (), priced), *some)
 
 
 def chosen(table: Table, steps: dict[str, Steps], keeps: dict[str, int] | None = None) -> Choice:

@@ -60,7 +60,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, tupl
         )
         choice = allocate(table, Goal(), 0.002)
         assert choice is not None
-        plan = plan_of("n", "litert", choice)
+        plan = plan_of("n", "litert", choice, table.fixed)
         made = recover(Slim.whole(network), apply(network, plan, split, target.capability, METHODS), split, target)
         path = folder / f"{name}.tflite"
         size = target.lower(made, path).size_bytes

@@ -85,7 +85,7 @@ def test_every_keep_can_be_made_and_costs_what_was_said(kind: type[nn.Module]) -
     for unit, row in table.keeps.items():
         keeps = {name: other[0] for name, other in table.keeps.items()} | {unit: row[-1]}
         choice = Choice({name: one[0] for name, one in narrowed(table, keeps).options.items()}, keeps)
-        plan = plan_of("n", "t", choice)
+        plan = plan_of("n", "t", choice, table.fixed)
         slim = prune(network, prunable.coupling, select(network, prunable.coupling, plan, Grounds(seen)).removals)
         predicted = choice.cost + table.fixed
         assert predicted.parameters == slim.network.cost.parameters, unit

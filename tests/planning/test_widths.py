@@ -192,7 +192,7 @@ def test_predicted_costs_of_any_widths_are_the_built_networks(problem: Problem, 
     keeps = {unit: row[int(torch.randint(len(row), (), generator=generator))] for unit, row in table.keeps.items()}
     narrow = narrowed(table, keeps)
     choice = Choice({name: row[0] for name, row in narrow.options.items()}, keeps)
-    plan = parse_plan(plan_text(plan_of("n", "t", choice)))
+    plan = parse_plan(plan_text(plan_of("n", "t", choice, table.fixed)))
     removals = select(network, prunable.coupling, plan, Grounds(seen)).removals
     smaller = prune(network, prunable.coupling, removals).network
     for layer in smaller.layers:

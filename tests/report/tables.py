@@ -55,7 +55,7 @@ def told(made: Table, goal: Goal | None = None) -> Story:
     for number, (divergence, drop) in enumerate([(worst / 10, 0.01), (worst / 20, 0.005)], 1):
         choice = allocate(made, Goal(), divergence)
         assert choice is not None
-        chosen = plan_of("5f" * 32, "litert", choice)
+        chosen = plan_of("5f" * 32, "litert", choice, made.fixed)
         tried = attempt(number, choice.divergence, 1.1 * divergence, choice.cost.size_bytes + 1_100, 3 * drop, chosen)
         attempts.append(replace(tried, macs=choice.cost.macs, check=replace(tried.check, drop=drop)))
     return replace(one, table=made, goal=goal, plan=attempts[-1].plan, attempts=tuple(attempts))

@@ -100,7 +100,7 @@ class _Loader(PlainLoader):
 
 
 _FORMAT = Format(
-    "A file of rules", "featherweight_rules", _VERSION, UsageError, "see the example in docs/rules.md", _Loader
+    "A file of rules", "featherweight_rules", _VERSION, UsageError, "see the example in docs/rules.md", _Loader, 1 << 20
 )
 
 Words = int | float | str

@@ -291,13 +291,13 @@ def test_what_an_earlier_plan_wants_and_the_table_lacks_is_told() -> None:
 def test_a_table_of_another_network() -> None:
     table = whole_table()
     options = {"neck": table.options["head"], **table.options}
-    refused("all: {bits: at least 4}", "no layer 'neck' here", table=replace(table, options=options))
+    assert refused("all: {bits: at least 4}", "no layer 'neck' here", table=replace(table, options=options)).remedy
 
 
 def test_names_and_kinds_that_match_nothing() -> None:
-    refused("layers: {hed: {bits: 8}}", "'hed'", "did you mean 'head'?")
-    refused('layers: {"blocks.*": {bits: 8}}', "'blocks.*'", "'block.")
-    refused("types: {conv1d: {bits: 8}}", "type must match", "'conv2d'")
+    assert refused("layers: {hed: {bits: 8}}", "'hed'", "did you mean 'head'?").remedy
+    assert refused('layers: {"blocks.*": {bits: 8}}', "'blocks.*'", "'block.").remedy
+    assert refused("types: {conv1d: {bits: 8}}", "type must match", "'conv2d'").remedy
 
 
 def test_pins_to_what_isn_t_there() -> None:
@@ -312,12 +312,16 @@ def test_pins_to_what_isn_t_there() -> None:
 
 
 def test_rules_that_leave_nothing() -> None:
-    table = made_table({"stem": [INT8], "head": []}, {})
-    refused("all: {activations: dynamic}", "all.activations = [dynamic]", "layer 'stem'", "keep; quant", table=table)
-    refused("layers: {head: {bits: at most 8}}", "layers.head.bits = at most 8 leaves nothing", table=table)
-    refused("all: {bits: at most 8, methods: [lowrank]}", "leaves nothing for layer 'stem'", "one of these there")
-    refused("layers: {head: {pin: [{lowrank: {rank: 8}}], methods: [quantization]}}", "layers.head.pin")
-    refused("layers: {stem: {pin: [{pruning: {keep: 8}}]}, depth: {pin: [{pruning: {keep: 4}}]}}", "leaves nothing")
+    table, pin = made_table({"stem": [INT8], "head": []}, {}), "{pin: [{lowrank: {rank: 8}}], methods: [quantization]}"
+    both = "layers: {stem: {pin: [{pruning: {keep: 8}}]}, depth: {pin: [{pruning: {keep: 4}}]}}"
+    for error in (
+        refused("all: {activations: dynamic}", "activations = [dynamic]", "layer 'stem'", "keep; quant", table=table),
+        refused("layers: {head: {bits: at most 8}}", "layers.head.bits = at most 8 leaves nothing", table=table),
+        refused("all: {bits: at most 8, methods: [lowrank]}", "leaves nothing for layer 'stem'", "one of these there"),
+        refused(f"layers: {{head: {pin}}}", "layers.head.pin"),
+        refused(both, "leaves nothing"),
+    ):
+        assert error.remedy
 
 
 def test_a_layer_that_isn_t_on_the_table_can_only_stay_as_it_is() -> None:

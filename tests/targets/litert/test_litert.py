@@ -23,6 +23,7 @@ from featherweight.targets.litert import LiteRT, flatbuffer, lower
 from featherweight.targets.placement import integer_layers
 from featherweight.tasks.data import Split
 from featherweight.testing import TargetContract
+from tests.targets.networks import Residual
 
 TARGET = LiteRT()
 INT8 = (Step("quantization", {"weights": "int8", "activations": "int8"}),)
@@ -99,21 +100,6 @@ def test_operations_without_an_integer_kernel_stay_real_and_right(name: str, tmp
     artefact = TARGET.lower(compressed, tmp_path / "a.tflite")
     assert artefact.operators["CONV_2D int8"] == 2
     assert _steps_apart(compressed, tmp_path / "a.tflite", x) <= 2.01
-
-
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 16, 3, padding=1)
-        self.depth = nn.Conv2d(16, 16, 3, padding=1, groups=16)
-        self.point = nn.Conv2d(16, 16, 1)
-        self.hidden = nn.Linear(256, 32)
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.stem(x))
-        x = functional.relu(self.point(functional.relu(self.depth(x))) + x)
-        return self.head(functional.relu(self.hidden(functional.max_pool2d(x, 2).flatten(1))))
 
 
 MIXES = {

@@ -22,6 +22,7 @@ from featherweight.targets.onnxruntime import lower, run
 from featherweight.targets.onnxruntime.weights import check_weights
 from featherweight.targets.placement import integer_layers
 from featherweight.testing import TargetContract
+from tests.targets.networks import Residual
 from tests.targets.onnxruntime.networks import (
     DYNAMIC,
     HALF,
@@ -29,7 +30,6 @@ from tests.targets.onnxruntime.networks import (
     STORED,
     TARGET,
     Block,
-    Residual,
     Tokens,
     compressed,
     difference,

@@ -1,4 +1,4 @@
-"""Limits that files exceed by a little: the plans that follow get less room."""
+"""Goals with other limits, and limits that files exceed by a little: the plans that follow get less room."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from featherweight.contracts import Attempt, Goal, Quantity
-from featherweight.pipeline import _tightened
+from featherweight.contracts import Goal
+from featherweight.planning import tightened
 from tests.report.stories import story
 
 PLAIN = story().attempts[0]
@@ -24,21 +24,18 @@ def test_a_goal_gets_other_limits() -> None:
 
 
 def test_what_exceeds_a_limit_by_a_little_tightens_it_until_it_fits() -> None:
-    goal, shares = Goal(max_package_bytes=1000, max_size_bytes=5000), dict[Quantity, float]()
-    promised = 1000.0
-
-    def made() -> Attempt:
-        return replace(PLAIN, package_bytes=1.05 * promised * shares.get("package", 1.0), size_bytes=4000)
-
-    assert _tightened(shares, made(), goal)
-    assert not _tightened(shares, made(), goal)
-    assert made().package_bytes <= 1000
+    goal = Goal(max_package_bytes=1000, max_size_bytes=5000)
+    over = replace(PLAIN, package_bytes=1050.0, size_bytes=4000)
+    shares = tightened({}, over, goal)
     assert shares == {"package": pytest.approx(0.998 / 1.05)}
+    assert over.package_bytes * shares["package"] <= 1000
+    fits = replace(over, package_bytes=1050.0 * shares["package"])
+    assert tightened(shares, fits, goal) == shares
+    again = replace(over, package_bytes=1010.0)
+    assert tightened(shares, again, goal)["package"] == pytest.approx(shares["package"] * 0.998 / 1.01)
 
 
 def test_what_keeps_its_limits_or_is_far_beyond_them_changes_nothing() -> None:
-    shares = dict[Quantity, float]()
     goal = Goal(max_package_bytes=1000)
-    assert not _tightened(shares, replace(PLAIN, package_bytes=1000.0), goal)
-    assert not _tightened(shares, replace(PLAIN, package_bytes=2000.0), goal)
-    assert shares == {}
+    assert tightened({}, replace(PLAIN, package_bytes=1000.0), goal) == {}
+    assert tightened({}, replace(PLAIN, package_bytes=2000.0), goal) == {}

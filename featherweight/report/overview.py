@@ -54,7 +54,8 @@ def _mark(words: str, met: bool) -> Markup:
 def _headline(story: Story) -> Markup:
     """The three figures that people ask for first."""
     one, files = story.certificate, (story.original.artefact.size_bytes, story.compressed.artefact.size_bytes)
-    _, file, _, _, time, _ = comparison(story)
+    rows = {row.label: row for row in comparison(story)}
+    file, time = rows["File"], rows["Time for a sample"]
     tiles = [
         _tile(f"{file.change} file", " → ".join(map(figures.short_bytes, files))),
         _tile(time.change, f"{time.original} → {time.artefact} for a sample"),

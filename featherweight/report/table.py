@@ -40,8 +40,9 @@ def summary_lines(story: Story) -> str:
 
 def _rows(story: Story) -> tuple[Row, ...]:
     """Metric, file, MACs and time: what a goal is about."""
-    metric, file, macs, _, time, _ = comparison(story)
-    return metric, file, macs, time
+    metric, *rest = comparison(story)
+    rows = {row.label: row for row in rest}
+    return metric, rows["File"], rows["MACs"], rows["Time for a sample"]
 
 
 def _parts(one: Row) -> tuple[str, str, str, str]:

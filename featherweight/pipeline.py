@@ -51,6 +51,7 @@ from featherweight.tasks.task import Task
 from featherweight.tasks.validation import example_of, validate
 
 MOST_ATTEMPTS = 8
+_PACKAGE = "artefact.fwp"
 FEWEST_CALIBRATION, MOST_CALIBRATION = 512, 2048
 _CALIBRATION_BYTES = 1 << 29  # of live activations, all samples together
 _CALIBRATION_MACS = 1 << 37  # of one pass
@@ -285,12 +286,15 @@ def finish(run: Run, planner: Planner, attempts: Sequence[Attempt], file: Made) 
     packages = _packed(run, original), _packed(run, file)
     story = story_of(job, planner.table, chosen, (original, file, packages), certificate, clock, tuple(attempts))
     report, card = write_report(story, run.folder)
-    kept = {}
-    for name, path in (("artefact", file.path), ("original", original.path), ("package", packages[1])):
-        kept[name] = run.folder / path.name
-        write_atomically(kept[name], path.read_bytes())
-    write_atomically(run.folder / "plan.yaml", (file.folder / "plan.yaml").read_bytes())
+    for name, path in (
+        (file.path.name, file.path),
+        (original.path.name, original.path),
+        (_PACKAGE, packages[1]),
+        ("plan.yaml", file.folder / "plan.yaml"),
+    ):
+        write_atomically(run.folder / name, path.read_bytes())
+    top = run.folder
     return Outcome(
-        story.met, story.verdict, certificate, chosen, story, kept["artefact"], kept["original"], report, card,
-        kept["package"],
+        story.met, story.verdict, certificate, chosen, story, top / file.path.name, top / original.path.name, report,
+        card, top / _PACKAGE,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 
 import featherweight as fw
 from featherweight import api, contracts
+from featherweight.packaging import unpack
 from featherweight.planning.plans import plan_text
 from featherweight.targets import TARGETS
 from featherweight.tasks import CLASSIFICATION
@@ -87,11 +88,14 @@ def test_compress_hands_over_what_it_promises(outcome: fw.Outcome) -> None:
     for path, name in (
         (outcome.artefact, "artefact.tflite"),
         (outcome.original, "original.tflite"),
+        (outcome.package, "artefact.fwp"),
         (outcome.report, "report.html"),
         (outcome.card, "card.json"),
     ):
         assert path == folder / name
         assert path.is_file()
+    (unpacked,) = unpack(outcome.package, folder.parent / "unpacked.tflite")
+    assert unpacked.read_bytes() == outcome.artefact.read_bytes()
     assert fw.read_plan(folder / "plan.yaml") == outcome.plan
     assert json.loads(outcome.card.read_text())["verdict"] == outcome.verdict
     assert outcome.story.samples == {"train": 48, "calibration": 48, "validation": 64, "test": 400}

@@ -32,8 +32,9 @@ def interpreter(model: Path | bytes, threads: int = 1) -> Any:
             made = Interpreter(model_path=path, model_content=content, num_threads=threads)
             made.allocate_tensors()
     except (ValueError, RuntimeError) as error:
+        got = f"{path or 'the model'}: {str(error).splitlines()[0]}"
         raise LoweringError(
-            "LiteRT must load the file.", str(error).splitlines()[0], "is it a whole .tflite file? convert it again"
+            "LiteRT must load the file.", got, "is it a whole .tflite file? convert it again"
         ) from error
     return made
 

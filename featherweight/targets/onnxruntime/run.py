@@ -21,8 +21,8 @@ _TYPES = {"float": "float32", "double": "float64"}
 _BATCH = 64  # samples at a time: activations of more need not fit
 
 
-def read_model(content: bytes) -> Any:
-    """The file as a protocol buffer (``ModelProto``).
+def read_model(content: bytes, origin: object = "the file") -> Any:
+    """The file as a protocol buffer (``ModelProto``); ``origin`` names it in messages.
 
     Raises:
         LoweringError: it isn't one, or its weights lie in other files.
@@ -33,21 +33,21 @@ def read_model(content: bytes) -> Any:
     try:
         model = ModelProto.FromString(content)
     except DecodeError as error:
-        raise _unloadable(str(error)) from error
+        raise _unloadable(origin, str(error)) from error
     outside = [one.name for one in model.graph.initializer if one.data_location == TensorProto.EXTERNAL]
     if outside:
         raise LoweringError(
             "An .onnx file must hold its own weights.",
-            f"{len(outside)} lie in other files ({', '.join(outside[:4])})",
+            f"{origin}: {len(outside)} lie in other files ({', '.join(outside[:4])})",
             "save it as one file: onnx.save(model, path, save_as_external_data=False)",
         )
     return model
 
 
-def _unloadable(words: str) -> LoweringError:
+def _unloadable(origin: object, words: str) -> LoweringError:
     return LoweringError(
         "ONNX Runtime must load the file.",
-        (words.splitlines() or ["it gave no reason"])[0][:300],
+        f"{origin}: {(words.splitlines() or ['it gave no reason'])[0][:300]}",
         "is it a whole .onnx file? convert it again",
     )
 
@@ -62,21 +62,21 @@ def _options(threads: int) -> Any:
     return options
 
 
-def session(content: bytes, options: Any = None) -> Any:
-    """A session of the runtime on the CPU, ready to run.
+def session(content: bytes, options: Any = None, origin: object = "the file") -> Any:
+    """A session of the runtime on the CPU, ready to run; ``origin`` names the file in messages.
 
     Raises:
         LoweringError: ONNX Runtime can't load the file.
     """
     import onnxruntime  # noqa: PLC0415
 
-    read_model(content)
+    read_model(content, origin)
     try:
         return onnxruntime.InferenceSession(
             content, options or _options(1), providers=["CPUExecutionProvider"], enable_fallback=False
         )
     except Exception as error:  # the runtime's exceptions share no other base
-        raise _unloadable(str(error)) from error
+        raise _unloadable(origin, str(error)) from error
 
 
 def optimized(content: bytes) -> Any:
@@ -102,7 +102,7 @@ def runner(path: Path) -> Runner:
         LoweringError: ONNX Runtime can't load the file, or it has several outputs.
     """
     content = path.read_bytes()
-    made = session(content)
+    made = session(content, origin=path)
     inputs, outputs = _inputs_of(made), made.get_outputs()
     if len(outputs) != 1:
         raise LoweringError(
@@ -216,7 +216,7 @@ def _sample(made: Any, seed: int = 0) -> Mapping[str, np.ndarray]:
 
 def benchmark(paths: Sequence[Path], *, runs: int = 100, threads: int = 1) -> list[Timing]:
     """Milliseconds for one sample of several files, taken in turns so that all meet the same machine."""
-    made = [session(path.read_bytes(), _options(threads)) for path in paths]
+    made = [session(path.read_bytes(), _options(threads), path) for path in paths]
     given = [_sample(one) for one in made]
     for one, sample in zip(made, given, strict=True):
         for _ in range(_WARM_UPS):
@@ -238,7 +238,7 @@ def profile(path: Path, *, runs: int = 30) -> list[tuple[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         options = _options(1)
         options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
-        made = session(path.read_bytes(), options)
+        made = session(path.read_bytes(), options, path)
         sample = _sample(made)
         for _ in range(runs + _WARM_UPS):
             _run(made, sample)

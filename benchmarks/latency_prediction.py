@@ -30,7 +30,7 @@ from featherweight.network.capture import Layer, Network
 from featherweight.network.channels import ChannelUnit
 from featherweight.network.grids import Compressed
 from featherweight.planning.latency.latencies import FOLDER_VARIABLE, Clock, Latencies, cached_latencies
-from featherweight.planning.latency.pricing import with_latency
+from featherweight.planning.latency.pricing import network_name, with_latency
 from featherweight.planning.latency.standin import stand_in
 from featherweight.planning.latency.timing import timed_beside
 from featherweight.planning.memory import Liveness
@@ -109,11 +109,13 @@ def studied(
     start = time.perf_counter()
     bare = bare_table(network, target, prunable)
     bare_s, start = time.perf_counter() - start, time.perf_counter()
-    table = with_latency(bare, network, target, METHODS, latencies, prunable.coupling)
+    table, conversions = with_latency(bare, network, target, METHODS, latencies, prunable.coupling)
     seconds = time.perf_counter() - start
     liveness = Liveness(network, target, table, METHODS, prunable.coupling)
     choices = random_choices(table, PLANS)
-    predicted = [table.fixed.milliseconds + choice.cost.milliseconds for choice in choices]
+    predicted = [
+        table.fixed.milliseconds + choice.cost.milliseconds + conversions.milliseconds(choice) for choice in choices
+    ]
     memory = [liveness.peak_bytes(choice) for choice in choices]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}{target.suffix}" for number in range(len(choices))]
@@ -123,7 +125,9 @@ def studied(
         target.lower(Compressed(network), original)
         now, *shares = timed_beside(original, paths, target, threads=1)
         peaks = [target.peak_memory(path) for path in paths]
-    before = next(iter(latencies.networks.values()))  # what the original took when the table was filled
+    kept = {unit: row[0] for unit, row in table.keeps.items()}
+    untouched = Choice({layer: row[0] for layer, row in table.options.items()}, kept)
+    before = latencies.networks[network_name(network, untouched)]  # what it took when the table was filled
     measured = [share * before for share in shares]
     off = [a / b - 1 for a, b in zip(predicted, measured, strict=True)]
     plans = [
@@ -141,6 +145,7 @@ def studied(
         "seconds_for_bare_table": bare_s,
         "original_ms": [before, now],
         "fixed_ms": table.fixed.milliseconds,
+        "ms_per_converted_element": conversions.ms_per_element,
         "median_off": float(np.median(np.abs(off))),
         "worst_off": float(np.max(np.abs(off))),
         "worst_memory_off": max(abs(c / d - 1) for c, d in zip(memory, peaks, strict=True)),

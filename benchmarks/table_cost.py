@@ -1,5 +1,7 @@
 """What evidence and the table cost: ResNet-20 on CIFAR-10, MobileNetV2 at 224, and chains of 10 to 80 equal layers.
 
+Both networks once more with the options and rates of a goal that counts packages.
+
 Every row runs in a process of its own, so that its peak memory is its own. Arguments choose rows by name; without any,
 all run. Seconds are wall time, with the machine's load beside them, since other work on it lengthens them; those of
 keeps include finding the coupled channels. Peak memory includes what was there at the start: data, network, libraries.
@@ -20,7 +22,7 @@ import torch
 from _data import RESULTS, cifar10, cifar_resnet, imagenet_sample, mobilenet_v2
 from torch import nn
 
-from featherweight.methods import METHODS, Pruning
+from featherweight.methods import FOR_PACKAGES, METHODS, Pruning
 from featherweight.methods.pruning import Grounds, Prunable
 from featherweight.network import Network, capture, fold_batch_norm
 from featherweight.observation import observe
@@ -38,11 +40,12 @@ _CAPABILITY = target_by_name("litert").capability
 
 @dataclass(frozen=True)
 class Problem:
-    """A network and its calibration samples; coupled channels are priced too where wanted."""
+    """A network and its calibration samples; coupled channels are priced too where wanted, and bytes in a package."""
 
     network: Network
     calibration: Split
     keeps: bool = True
+    packages: bool = False
 
 
 def resnet20() -> Problem:
@@ -83,7 +86,9 @@ def chain(depth: int) -> Problem:
 
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "ResNet-20": resnet20,
+    "ResNet-20 with packages": lambda: replace(resnet20(), packages=True),
     "MobileNetV2": mobilenet,
+    "MobileNetV2 with packages": lambda: replace(mobilenet(), packages=True),
     **{f"chain of {depth}": (lambda depth=depth: chain(depth)) for depth in DEPTHS},
 }
 
@@ -95,10 +100,10 @@ def _measure(name: str) -> dict[str, object]:
     times, busy = [time.perf_counter()], time.process_time()
     evidence = observe(network, samples)
     times.append(time.perf_counter())
-    whole = network.cost.size_bytes
-    table = build_table(
-        network, evidence, samples, CLASSIFICATION, _CAPABILITY, METHODS, whole=replace(network.cost, size_bytes=whole)
-    )
+    methods = FOR_PACKAGES if problem.packages else METHODS
+    # What the whole file takes in a package adds to no option: that it is counted is what matters here.
+    whole = replace(network.cost, package_bytes=float(network.cost.size_bytes) if problem.packages else 0.0)
+    table = build_table(network, evidence, samples, CLASSIFICATION, _CAPABILITY, methods, whole=whole)
     times.append(time.perf_counter())
     seen, built, layers = times[1] - times[0], times[2] - times[1], len(network.layers)
     row: dict[str, object] = {

@@ -27,6 +27,7 @@ from featherweight.pipeline import Outcome, finish, first_plan, prepare, run_job
 from featherweight.planning.plans import plan_text, read_plan
 from featherweight.planning.rules.rule import Rules, goal_of
 from featherweight.planning.rules.rulebook import read_rules
+from featherweight.preparation import calibrated
 from featherweight.recalibration import Recalibration
 from featherweight.recalibration import recalibrate as fit_anew
 from featherweight.runs import Run
@@ -228,7 +229,7 @@ def plan(
     job, path = _job(model, data, goal, target, task, seed), Path(out) / "plan.yaml"
     run = Run(Path(out), identity_of(job))
     with run.held():
-        chosen = first_plan(run, stages.calibrated(run, job))[0]
+        chosen = first_plan(run, calibrated(run, job))[0]
         first = {made.read_bytes() for made in Path(out).glob("stages/3-plan-*/plan.yaml")}
         if (path.parent / "card.json").exists():  # even a first plan, once it was certified
             first = {plan_text(chosen).encode()}
@@ -269,7 +270,7 @@ def apply(
         pruning_of(chosen, job.prunable.coupling)
     run = Run(Path(out), {**identity_of(job), "plan": plan_text(chosen)})
     with run.held():
-        planner = first_plan(run, stages.calibrated(run, job))[1]
+        planner = first_plan(run, calibrated(run, job))[1]
         record, file = stages.attempt(run, planner.job, 1, chosen, planner.original)
         return finish(run, planner, [record], file)
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO
 from torch import nn
 
 from featherweight import __version__, api, packaging
-from featherweight.contracts import EXIT_UNMET, FeatherweightError, UsageError, describe
+from featherweight.contracts import EXIT_STOPPED, EXIT_UNMET, STOPPED, FeatherweightError, UsageError, describe
 from featherweight.demo import demo
 from featherweight.files import file_failure
 from featherweight.pipeline import Outcome
@@ -382,8 +382,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _told_failure(file_failure(error.filename or "a file", error), stdout if "--json" in words else None)
     except KeyboardInterrupt:
-        sys.stderr.write("featherweight: stopped; the same command continues where it was\n")
-        return 130
+        sys.stderr.write(STOPPED)
+        return EXIT_STOPPED
     except Exception as error:  # a fault of ours: its place is worth more than its words
         traceback.print_exc()
         fault = FeatherweightError("Nothing unexpected should happen.", repr(error), "report it with the lines above")

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
 EXIT_UNMET = 10
+EXIT_STOPPED = 130
+STOPPED = "featherweight: stopped; the same command continues where it was\n"
 
 Scalar = int | float | str | bool
 
@@ -858,6 +860,7 @@ class Story:
         device: the machine that timed it.
         labelled: whether labels were there; without them the original's own answers stand in.
         calibration: where the calibration samples come from, in words.
+        preparation: what was done to the network before anything was planned, in sentences.
         table: the options that the plan was chosen from, or None.
     """
 
@@ -878,4 +881,5 @@ class Story:
     labelled: bool
     units: tuple[UnitStory, ...] = ()
     calibration: str = "training samples"
+    preparation: tuple[str, ...] = ()
     table: Table | None = None

@@ -28,6 +28,7 @@ from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import OBSERVED_KINDS
 from featherweight.observation.synthesis import Synthesis
 from featherweight.planning.plans import write_plan
+from featherweight.preparation import synthesized
 from featherweight.records import read_record, write_record
 from featherweight.recovery import recover
 from featherweight.runs import Run
@@ -119,7 +120,7 @@ def quantize(
     with run.held():
         network = fold_batch_norm(captured)
         plan, refusals = int8_plan(network, captured.fingerprint(), target.capability)
-        work = _Work(network, plan, refusals, stages.synthesized(run, captured, seed), target, task, seed)
+        work = _Work(network, plan, refusals, synthesized(run, captured, seed), target, task, seed)
         return run.stage("1-quantized", {}, work.make, lambda folder: _kept(run, folder))
 
 

@@ -16,7 +16,19 @@ from types import MappingProxyType
 from torch import nn
 
 from featherweight import stages
-from featherweight.contracts import Attempt, Certificate, Choice, Goal, Knobs, Plan, PlanError, Quantity, Story, Table
+from featherweight.contracts import (
+    Attempt,
+    Certificate,
+    Choice,
+    Cost,
+    Goal,
+    Knobs,
+    Plan,
+    PlanError,
+    Quantity,
+    Story,
+    Table,
+)
 from featherweight.files import write_atomically
 from featherweight.judgement import best_attempt, promises, within
 from featherweight.methods import FOR_PACKAGES, METHODS, Method, Pruning
@@ -34,12 +46,14 @@ from featherweight.planning import (
     starting_budget,
     tightened,
 )
+from featherweight.planning.latency.conversions import Conversions
 from featherweight.planning.latency.latencies import cached_latencies
 from featherweight.planning.latency.pricing import with_latency
 from featherweight.planning.memory import Liveness
 from featherweight.planning.plans import plan_of, plan_text
 from featherweight.planning.rules.pins import with_pins
 from featherweight.planning.rules.restriction import restricted, untouched_layers
+from featherweight.preparation import calibrated, smoothed
 from featherweight.report import write_report
 from featherweight.runs import Run
 from featherweight.search import check_search, search
@@ -131,6 +145,7 @@ class Planner:
         allowed: those that the rules leave.
         start: the first budget of divergence.
         knobs: how plans are carried out.
+        conversions: what mixing types takes in a choice, where the goal speaks of latency.
     """
 
     job: Job
@@ -140,6 +155,7 @@ class Planner:
     allowed: Table
     start: float
     knobs: Knobs = field(default_factory=Knobs)
+    conversions: Conversions | None = None
 
     @functools.cached_property
     def _cheapest(self) -> Choice:
@@ -155,6 +171,11 @@ class Planner:
         coupling = job.prunable.coupling if job.prunable else None
         return Liveness(job.network, job.target, self.table, job.methods, coupling).peak_bytes
 
+    def _beside(self, choice: Choice) -> Cost:
+        """What a choice's file costs beside its options."""
+        mixing = self.conversions.milliseconds(choice) if self.conversions else 0.0
+        return self.table.fixed + Cost(0, 0, 0, milliseconds=mixing)
+
     def choose(self, budget: float, shares: Mapping[Quantity, float] = MappingProxyType({})) -> tuple[Plan, bool]:
         """The plan under a budget, and whether nothing cheaper is left; unmet limits get the gentlest plan.
 
@@ -166,28 +187,31 @@ class Planner:
         goal = self.job.goal.with_limits({quantity: limits[quantity] * share for quantity, share in shares.items()})
         choice = allocate(self.allowed, goal, budget, self.peak) or gentlest(self.allowed, goal, self.peak)
         chosen = self._cheapest if choice is None else choice
-        plan = plan_of(self.job.captured.fingerprint(), self.job.target.name, chosen, self.table.fixed)
+        plan = plan_of(self.job.captured.fingerprint(), self.job.target.name, chosen, self._beside(chosen))
         return replace(plan, knobs=self.knobs), chosen == self._cheapest
 
 
 def planner_of(run: Run, job: Job) -> Planner:
-    """Observe, and build the table.
+    """Smooth and observe the network, and build the table.
 
     Raises:
         PlanError: rules that don't fit the network.
         OutOfReachError: no plan can meet the goal's limits.
     """
     original = stages.reference(run, job)
+    job = smoothed(run, job)
     seen = stages.evidence(run, job)
     table = stages.table(run, job, seen, original)
     table = with_pins(table, job.network, job.rules, seen, job.capability, job.methods)
+    conversions = None
     if "latency" in job.goal.quantities:
         coupling = job.prunable.coupling if job.prunable else None
-        table = with_latency(table, job.network, job.target, job.methods, cached_latencies(job.target), coupling)
+        latencies = cached_latencies(job.target)
+        table, conversions = with_latency(table, job.network, job.target, job.methods, latencies, coupling)
     job = replace(job, untouched=untouched_layers(table, job.network, job.rules))
     allowed = restricted(table, job.network, job.rules)
     start = starting_budget(seen.outputs.numpy(), job.task, job.goal.max_drop)
-    planner = Planner(job, original, seen, table, allowed, start)
+    planner = Planner(job, original, seen, table, allowed, start, conversions=conversions)
     check_reach(allowed, job.goal, planner.peak)
     return planner
 
@@ -269,7 +293,7 @@ def run_job(job: Job, out: Path) -> Outcome:
     with run.held():
         if job.rules.search:
             check_search(run.folder, job.rules)
-        _, planner = first_plan(run, stages.calibrated(run, job))
+        _, planner = first_plan(run, calibrated(run, job))
         attempts, file = searched(run, planner, correct(run, planner))
         return finish(run, planner, attempts, file)
 

@@ -6,7 +6,8 @@ tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for hyper-pa
 defaults first.
 
 Only finished trials are kept, each in one transaction, and a proposal depends on those before it and on the seed alone:
-a search that was interrupted goes on as if nothing had happened.
+a search that was interrupted goes on as if nothing had happened. A trial whose plan can't be made into a file that runs
+is finished, too: it is kept with its reason, as pruned, so that the estimator keeps away from such knobs.
 """
 
 from __future__ import annotations
@@ -15,12 +16,25 @@ import contextlib
 import importlib
 import importlib.util
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featherweight.contracts import Attempt, Knobs, Plan, RunError, Scalar, UsageError
+from featherweight.contracts import (
+    Attempt,
+    DataError,
+    FeatherweightError,
+    Knobs,
+    LoweringError,
+    ModelError,
+    Plan,
+    PlanError,
+    RunError,
+    Scalar,
+    UsageError,
+)
 from featherweight.numerics.ranges import RANGE_SEARCHES
 from featherweight.planning.plans import plan_text
 from featherweight.planning.rules.rule import Rules
@@ -34,6 +48,12 @@ _DRAWS = 4
 _DAMPINGS = (1e-5, 1e-1)
 _RANDOM_TRIALS = 5  # before the estimator has seen enough to propose
 _TABLES = frozenset({"version_info", "studies", "trials"})
+_FAILURES: Mapping[str, type[FeatherweightError]] = {
+    kind.__name__: kind for kind in (LoweringError, PlanError, ModelError, DataError)
+}
+"""What can be a trial's own fault; a folder that can't be written or a missing runtime is no trial's."""
+
+_FAILURE = "failure"  # the attribute of a failed trial: kind, rule, what came, what to try
 
 
 @dataclass(frozen=True)
@@ -107,29 +127,77 @@ def check_search(folder: Path, rules: Rules) -> None:
 def search(run: Run, job: Job, plan: Plan, original: Reference) -> list[tuple[Attempt, Made]]:
     """The trials of a plan with other knobs, the defaults first; none where no knob makes a difference.
 
+    A trial that fails is told on standard error and left out.
+
     Args:
         run: its folder holds the database, and every trial's file.
-        job: its rules say how many trials there are; those that are finished count.
+        job: its rules say how many trials there are; those that are finished count, failed ones too.
         plan: what is carried out.
         original: what outputs are compared with.
 
     Raises:
         RunError: the database can't be used.
+        LoweringError, PlanError, ModelError, DataError: every trial failed; the first one's reason.
     """
     space = _Space.of(plan, len(pool_of(job)))
     if not space.defaults:
         return []
     key = key_of({"run": run.key, "plan": plan_text(plan), "untouched": sorted(job.untouched), "space": repr(space)})
     found: list[tuple[Attempt, Made]] = []
+    failures: list[FeatherweightError] = []
     with _Database(run.folder, job.rules.storage).opened() as database:
         finished = database.finished(key, space)
         for number in track(range(job.rules.search), "searching the global knobs"):
-            values = finished[number].params if number < len(finished) else _proposed(finished, space, key)
-            knobs = space.knobs(values)
-            found.append(attempt(run, job, number + 1, replace(plan, knobs=knobs), original))
-            if number == len(finished):
-                finished.append(database.keep(key, space, values, found[-1][0].measured_divergence))
+            kept = finished[number] if number < len(finished) else None
+            values = _proposed(finished, space, key) if kept is None else kept.params
+            tried = replace(plan, knobs=space.knobs(values))
+            outcome = _failure_of(kept) or _tried(run, job, number + 1, tried, original)
+            if isinstance(outcome, FeatherweightError):
+                failures.append(outcome)
+                _tell(number + 1, tried.knobs, outcome)
+            else:
+                found.append(outcome)
+            if kept is None:
+                result = outcome if isinstance(outcome, FeatherweightError) else outcome[0].measured_divergence
+                finished.append(database.keep(key, space, values, result))
+    if failures and not found:
+        raise failures[0]
     return found
+
+
+def _tried(
+    run: Run, job: Job, number: int, plan: Plan, original: Reference
+) -> tuple[Attempt, Made] | FeatherweightError:
+    """A trial, or why there is none: what a plan with other knobs can't be made into is no reason to stop."""
+    try:
+        return attempt(run, job, number, plan, original)
+    except tuple(_FAILURES.values()) as error:
+        return error
+    except RuntimeError as error:  # a runtime or a decomposition (torch's LinAlgError) that gives up on these numbers
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        failure = LoweringError("A trial must become a file that runs.", line, "other knobs, or report the fault")
+        failure.__cause__ = error
+        return failure
+
+
+def _failure_of(trial: Any) -> FeatherweightError | None:
+    """Why a trial failed, as it was kept; None of one that didn't, or that isn't there yet.
+
+    Raises:
+        ValueError: it failed without a reason.
+    """
+    if trial is None or trial.value is not None:
+        return None
+    told = trial.user_attrs.get(_FAILURE)
+    if not isinstance(told, list) or len(told) != 4 or not all(isinstance(part, str) for part in told):
+        raise ValueError("a trial that failed without a reason")
+    return _FAILURES.get(told[0], LoweringError)(*told[1:])
+
+
+def _tell(number: int, knobs: Knobs, failure: FeatherweightError) -> None:
+    """Say on standard error that a trial is left out, and why."""
+    got = " ".join(failure.got.split())
+    sys.stderr.write(f"featherweight: trial {number} of the search ({knobs}) is left out: {failure.rule} got: {got}\n")
 
 
 def _proposed(finished: Sequence[Any], space: _Space, key: str) -> dict[str, Any]:
@@ -182,23 +250,28 @@ class _Database:
             self._storage.engine.dispose()
 
     def finished(self, key: str, space: _Space) -> list[Any]:
-        """The finished trials of a study, in order."""
-        optuna = importlib.import_module("optuna")
+        """The finished trials of a study, in order; those that failed are pruned ones."""
+        state = importlib.import_module("optuna").trial.TrialState
         with self._told(), _quiet():
-            trials = [
-                trial for trial in self._study(key).get_trials() if trial.state == optuna.trial.TrialState.COMPLETE
-            ]
+            trials = list(self._study(key).get_trials(states=(state.COMPLETE, state.PRUNED)))
             if any(trial.distributions != space.distributions for trial in trials):
                 raise ValueError("a trial that turns other knobs")
+            for trial in trials:
+                _failure_of(trial)
         return trials
 
-    def keep(self, key: str, space: _Space, values: Mapping[str, Any], divergence: float) -> Any:
-        """Write a finished trial, whole or not at all."""
+    def keep(self, key: str, space: _Space, values: Mapping[str, Any], result: float | FeatherweightError) -> Any:
+        """Write a finished trial, its divergence or why it failed, whole or not at all."""
         optuna = importlib.import_module("optuna")
+        made: dict[str, Any] = {"params": dict(values), "distributions": space.distributions}
+        if isinstance(result, FeatherweightError):
+            kind = type(result).__name__
+            made["state"] = optuna.trial.TrialState.PRUNED
+            made["user_attrs"] = {_FAILURE: [kind, result.rule, result.got, result.remedy]}
+        else:
+            made["value"] = float(result)
         with self._told(), _quiet():
-            trial = optuna.trial.create_trial(
-                params=dict(values), distributions=space.distributions, value=float(divergence)
-            )
+            trial = optuna.trial.create_trial(**made)
             self._study(key).add_trial(trial)
         return trial
 

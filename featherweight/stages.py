@@ -40,7 +40,7 @@ from featherweight.network.channels import Coupling
 from featherweight.network.grids import Compressed, load_grids, load_state, save_compressed, with_grids
 from featherweight.network.surgery import Slim
 from featherweight.observation.evidence import Evidence, load_evidence, observe, save_evidence
-from featherweight.observation.synthesis import STEPS, Synthesis, load_synthesis, save_synthesis, synthesize
+from featherweight.observation.smoothing import Smoothing
 from featherweight.packaging import pack
 from featherweight.planning.plans import plan_text, read_plan, write_plan
 from featherweight.planning.rules.rule import Rules
@@ -53,7 +53,6 @@ from featherweight.targets import Target
 from featherweight.tasks.data import Data, Split
 from featherweight.tasks.task import Task
 
-SYNTHESIZED = 128  # calibration inputs where there are no samples: four batches
 _PARITY_SAMPLES = 64
 _MADE_UP = Refusal(
     "network", PRUNING, "made-up inputs can't say which channels matter", "give training samples; labels aren't needed"
@@ -69,16 +68,17 @@ class Job:
 
     Attributes:
         captured: the user's network, as captured.
-        network: the same with batch normalisation folded: what is compressed.
+        network: the same with batch normalisation folded, and scale moved as ``smoothing`` says: what is compressed.
         data: the three splits.
         calibration: unlabelled samples, taken from the training split; of a data-free run none until
-            :func:`calibrated` gives them.
+            :func:`featherweight.preparation.calibrated` gives them.
         task, goal, target, methods: of the run.
         seed: of every random choice.
         pruning: how channels are chosen; None leaves all of them.
         source: where the calibration samples come from, in words.
         rules: what a person wants of the plan.
         untouched: layers that nothing may change, as the rules say once the table is there.
+        smoothing: where scale moved into weights, once :func:`featherweight.preparation.smoothed` decided.
     """
 
     captured: Network
@@ -94,6 +94,7 @@ class Job:
     source: str = "training samples"
     rules: Rules = field(default_factory=Rules)
     untouched: frozenset[str] = frozenset()
+    smoothing: tuple[Smoothing, ...] = ()
 
     @functools.cached_property
     def prunable(self) -> Prunable | None:
@@ -104,6 +105,11 @@ class Job:
     def capability(self) -> Capability:
         """The target's capability data."""
         return self.target.capability
+
+    @property
+    def moved(self) -> dict[str, object]:
+        """What tells the stages of a network whose scale moved from others, as plain values; empty where none did."""
+        return {"smoothing": {one.site.producer: one.alpha for one in self.smoothing}} if self.smoothing else {}
 
 
 @dataclass(frozen=True)
@@ -121,25 +127,6 @@ class Reference:
     path: Path
     validation: np.ndarray
     parity: Parity
-
-
-def synthesized(run: Run, captured: Network, seed: int) -> Synthesis:
-    """Calibration inputs made up once for a run; a resumed run reads the same."""
-    return run.stage(
-        "0-calibration",
-        {"samples": SYNTHESIZED, "steps": STEPS, "seed": seed},
-        lambda folder: save_synthesis(synthesize(captured, SYNTHESIZED, seed), folder),
-        load_synthesis,
-    )
-
-
-def calibrated(run: Run, job: Job) -> Job:
-    """The job with calibration samples: a data-free one has them synthesized here."""
-    if not job.data.data_free:
-        return job
-    made = synthesized(run, job.captured, job.seed)
-    # Channels that made-up inputs leave dead may be just those that real ones need.
-    return replace(job, calibration=made.split, source=made.source, pruning=None)
 
 
 def reference(run: Run, job: Job) -> Reference:
@@ -190,7 +177,7 @@ def evidence(run: Run, job: Job) -> Evidence:
     """Observe the calibration samples."""
     return run.stage(
         "2-evidence",
-        {"samples": len(job.calibration), "seed": job.seed},
+        {"samples": len(job.calibration), "seed": job.seed, **job.moved},
         lambda folder: save_evidence(observe(job.network, job.calibration, seed=job.seed), folder),
         load_evidence,
     )
@@ -211,7 +198,7 @@ def table(run: Run, job: Job, seen: Evidence, original: Reference) -> Table:
         write_record(built, folder / "table.json")
 
     names = [method.name for method in job.methods]
-    key = {"methods": names, "pruning": job.pruning.criterion if job.pruning else None, "rated": rated}
+    key = {"methods": names, "pruning": job.pruning.criterion if job.pruning else None, "rated": rated, **job.moved}
     return run.stage(
         "3-table-rated" if rated else "3-table", key, make, lambda folder: read_record(Table, folder / "table.json")
     )
@@ -309,7 +296,7 @@ def compressed(run: Run, job: Job, name: str, plan: Plan) -> tuple[Compressed, P
 
 def _made_from(job: Job, plan: Plan) -> dict[str, object]:
     untouched = {"untouched": sorted(job.untouched)} if job.untouched else {}
-    return {"plan": plan_text(plan), **untouched}
+    return {"plan": plan_text(plan), **untouched, **job.moved}
 
 
 @dataclass(frozen=True)

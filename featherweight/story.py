@@ -135,6 +135,19 @@ def _kept(keeps: tuple[Keep, ...], plan: Plan, unit: str) -> Keep | None:
     return next((keep for keep in keeps if keep.steps == steps), None)
 
 
+def _preparation(job: Job) -> tuple[str, ...]:
+    if not job.smoothing:
+        return ()
+    count, readers = len(job.smoothing), sum(len(one.site.readers) for one in job.smoothing)
+    before, after = (sum(getattr(one, side) for one in job.smoothing) for side in ("before", "after"))
+    whose = "a normalisation's" if count == 1 else f"{count:,} normalisations'"
+    whom = "the layer that reads" if readers == 1 else f"the {readers:,} layers that read"
+    return (
+        f"Outliers in {whose} channels were moved into the weights of {whom} them "
+        f"(SmoothQuant): on int8, their outputs' squared error is predicted to be {after:.3g} instead of {before:.3g}.",
+    )
+
+
 def story_of(
     job: Job,
     table: Table,
@@ -187,5 +200,6 @@ def story_of(
         labelled=data.test.labels is not None,
         units=_units(table, plan, file.units),
         calibration=job.source,
+        preparation=_preparation(job),
         table=table,
     )

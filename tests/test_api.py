@@ -41,7 +41,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> fw.Outcome:
 def test_the_public_names_are_these_and_nothing_else() -> None:
     assert set(fw.__all__) == PUBLIC
     assert fw.__all__ == sorted(fw.__all__)
-    found = {name for name, value in vars(fw).items() if name[0] != "_" and not isinstance(value, ModuleType)}
+    found = {name for name in dir(fw) if name[0] != "_" and not isinstance(getattr(fw, name), ModuleType)}
     assert found == PUBLIC
 
 

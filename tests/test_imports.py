@@ -18,7 +18,7 @@ TIMED = """
 import json, sys, time
 import torch
 start = time.process_time()
-import featherweight
+from featherweight import *
 print(json.dumps({"seconds": time.process_time() - start, "modules": sorted(sys.modules)}))
 """
 

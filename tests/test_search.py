@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from featherweight import api, pipeline, search, stages
-from featherweight.contracts import Goal, Knobs, Plan, PlanError, RunError, Step, UsageError
+from featherweight.contracts import Goal, Knobs, LoweringError, Plan, PlanError, RunError, Step, UsageError
 from featherweight.numerics.affine import symmetric_grid
 from featherweight.numerics.gptq import RowGrids, gptq, row_errors
 from featherweight.pipeline import prepare, run_job
@@ -235,6 +235,116 @@ def test_better_knobs_are_adopted_and_their_plan_gives_the_same_file(
         jobs.network(), jobs.data(), read_plan(tmp_path / "turned" / "plan.yaml"), job().goal, out=tmp_path / "again"
     )
     assert again.artefact.read_bytes() == turned.artefact.read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------- failed trials
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, numbers: set[int], error: Exception | type[Exception]) -> list[int]:
+    """Let these trials fail; the numbers of all that are really tried."""
+    tried = []
+
+    def fall(run, one, number, chosen, original):
+        tried.append(number)
+        if number in numbers:
+            raise error
+        return stages.attempt(run, one, number, chosen, original)
+
+    monkeypatch.setattr(search, "attempt", fall)
+    return tried
+
+
+NO_KERNEL = LoweringError("The file must load.", "no kernel\nfor this", "another target")
+
+
+@pytest.mark.parametrize("error", [NO_KERNEL, PlanError("It fits.", "not", "again"), RuntimeError("not positive")])
+def test_a_trial_that_fails_is_told_and_kept_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    tried = failing(monkeypatch, {1, 4}, error)
+    found = trials(tmp_path / "run", job(7))
+    told = capsys.readouterr()
+    assert (len(found), tried, told.out) == (5, [1, 2, 3, 4, 5, 6, 7], "")
+    lines = told.err.splitlines()
+    reason = " ".join(str(error if isinstance(error, RuntimeError) else error.got).split())
+    assert [line.split(" (")[0] for line in lines] == [
+        f"featherweight: trial {number} of the search" for number in (1, 4)
+    ]
+    assert all(reason in line for line in lines)
+    # The next call tries neither of the two again, and finds the same.
+    tried.clear()
+    assert trials(tmp_path / "run", job(7)) == found
+    assert tried == [2, 3, 5, 6, 7]
+    assert capsys.readouterr().err == told.err
+
+
+def test_a_search_with_failed_trials_that_is_interrupted_ends_like_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, {2, 3}, NO_KERNEL)
+        whole = trials(tmp_path / "whole", job(8))
+        assert trials(tmp_path / "run", job(4)) == whole[:2]
+        assert trials(tmp_path / "run", job(8)) == whole
+    with monkeypatch.context() as patch:
+        failing(patch, {3}, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            trials(tmp_path / "stopped", job(4))
+    tried = failing(monkeypatch, set(), NO_KERNEL)
+    assert len(trials(tmp_path / "stopped", job(4))) == 4  # an interruption is no failure
+    assert tried == [1, 2, 3, 4]
+
+
+def test_failed_trials_are_pruned_ones_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, {2}, NO_KERNEL)
+    trials(tmp_path, job(2))
+    place = f"sqlite:///{tmp_path / search.FILE}"
+    (name,) = optuna.study.get_all_study_names(place)
+    first, second = optuna.load_study(study_name=name, storage=place).trials
+    assert (first.state, first.user_attrs) == (optuna.trial.TrialState.COMPLETE, {})
+    assert second.state == optuna.trial.TrialState.PRUNED
+    assert second.user_attrs == {"failure": ["LoweringError", NO_KERNEL.rule, NO_KERNEL.got, NO_KERNEL.remedy]}
+
+
+def test_where_all_trials_fail_the_first_reason_is_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, error in ((tmp_path / "plan", PlanError("First.", "one", "two")), (tmp_path / "file", NO_KERNEL)):
+        with monkeypatch.context() as patch:
+            failing(patch, set(range(1, 8)), error)
+            with pytest.raises(type(error)) as told:
+                trials(folder, job(7))
+            assert told.value is error
+        with pytest.raises(type(error)) as again:  # nothing fails now, but these trials are over
+            trials(folder, job(7))
+        assert str(again.value) == str(error)
+
+
+def test_a_failure_that_is_no_trials_stops_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, {2}, RunError("The folder must take files.", "no space left", "free some"))
+    with pytest.raises(RunError, match="no space"):
+        trials(tmp_path, job(3))
+    monkeypatch.undo()
+    assert len(trials(tmp_path, job(3))) == 3
+
+
+def test_a_whole_run_goes_on_beside_a_failed_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, {2, 4}, NO_KERNEL)
+    outcome = run_job(job(4), tmp_path / "run")
+    assert outcome.met
+    turned = [one for one in outcome.story.attempts if one.plan.knobs.turned]
+    assert len(turned) == 1
+    monkeypatch.undo()
+    assert run_job(job(4), tmp_path / "run").story.attempts == outcome.story.attempts
+
+
+def test_a_failed_trial_without_a_reason_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, {1}, NO_KERNEL)
+    with pytest.raises(LoweringError):
+        trials(tmp_path, job(1))
+    with sqlite3.connect(tmp_path / search.FILE) as connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '[1]'")
+    connection.close()
+    with pytest.raises(RunError, match="without a reason"):
+        trials(tmp_path, job(1))
 
 
 # ------------------------------------------------------------------------------------------------------ refusals

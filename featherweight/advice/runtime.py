@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+from featherweight.advice.structure import answering
 from featherweight.advice.survey import WEIGHTED, Advice, Survey, counted, names
 from featherweight.network.capture import Layer
 
@@ -128,12 +129,14 @@ def overhead(survey: Survey) -> Iterator[Advice]:
 
 
 def shapes(survey: Survey) -> Iterator[Advice]:
-    """Layers whose output channels don't fill the kernels' tiles."""
-    step = survey.capability.channel_multiple
+    """Layers whose output channels don't fill the kernels' tiles; outputs of the network are as many as they are."""
+    step, fixed = survey.capability.channel_multiple, answering(survey)
     for layer in survey.network.layers:
-        rows = layer.weight_shape[0]
+        rows = layer.weight_shape[1] * layer.groups if "transpose" in layer.kind else layer.weight_shape[0]
         idle = 1 - rows / (math.ceil(rows / step) * step)
-        if layer.kind == "embedding" or not idle or layer.cost.macs < _NOTICEABLE * survey.network.cost.macs:
+        if layer.kind == "embedding" or layer.name in fixed or not idle:
+            continue
+        if layer.cost.macs < _NOTICEABLE * survey.network.cost.macs:
             continue
         lower = rows // step * step
         told = (

@@ -5,13 +5,39 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import fx
 
 from featherweight.advice.survey import Advice, Survey, counted, names
 from featherweight.network.capture import Layer
+from featherweight.network.channels.units import Partition
+from featherweight.network.labels import Labels, Value
 
 _NOTICEABLE = 0.01
+
+
+def answering(survey: Survey) -> frozenset[str]:
+    """Layers whose output channels are outputs of the network: how many there are, the task says and nobody else."""
+    coupled, states = survey.coupling.partitions[0], survey.coupling.states
+    (output,) = (node for node in survey.network.graph.graph.nodes if node.op == "output")
+    answers = np.concatenate([np.empty(0, np.int64), *(_atoms(coupled, node.name) for node in output.all_input_nodes)])
+    found = set[str]()
+    for layer in survey.network.layers:
+        node = states.get(layer.weight)
+        channels = None if node is None else coupled.axis(node, 1 if "transpose" in layer.kind else 0)
+        if channels is not None and np.isin(coupled.roots[channels.labels[channels.labels >= 0]], answers).any():
+            found.add(layer.name)
+    return frozenset(found)
+
+
+def _atoms(coupled: Partition, node: str) -> Labels:
+    """Representatives of all atoms that a node's result carries on any axis."""
+    value = coupled.values.get(node)
+    values = value if isinstance(value, list) else [value]
+    axes = [axis for one in values if isinstance(one, Value) for axis in one.axes if axis is not None]
+    labels = [axis.labels[axis.labels >= 0] for axis in axes]
+    return coupled.roots[np.concatenate(labels)] if labels else np.empty(0, np.int64)
 
 
 def unreplaceable(survey: Survey) -> Iterator[Advice]:

@@ -91,8 +91,11 @@ def _repeated(rows: torch.Tensor) -> int:
 
 
 def redundant_channels(survey: Survey) -> Iterator[Advice]:
-    """Output channels that compute nothing, or what another one computes."""
+    """Output channels that compute nothing, or what another one computes, in layers that may have fewer."""
+    free = {piece.state for unit in survey.coupling.units for piece in unit.slices if piece.axis == 0}
     for layer, weight in _layers(survey):
+        if layer.weight not in free:
+            continue
         rows = weight.shape[0] * weight.shape[1]
         dead = int(dead_rows(weight).sum())
         bias = bias_of(survey.network.module.get_submodule(layer.name))

@@ -104,7 +104,7 @@ def expected_upper(bound: Bound, samples: int) -> float:
     if bound.lost is not None and bound.gained is not None:
         return _between(bound.lost * scale, bound.gained * scale, samples, bound.confidence)
     if bound.rare is not None and bound.rare.differing * scale < FEWEST_DIFFERING:
-        return worst_case(bound.rare.lowered * scale, bound.rare.largest, samples, bound.confidence)
+        return worst_case(bound.rare.losses, bound.rare.largest, samples, bound.confidence, times=scale)
     if bound.rare is not None:
         return bound.drop + float(ndtri(bound.confidence)) * bound.rare.deviation / math.sqrt(samples)
     return bound.drop + (bound.upper - bound.drop) / math.sqrt(scale)

@@ -44,7 +44,8 @@ def set_bound(
     """The metric of both, and an upper bound on the drop.
 
     Where fewer than ``FEWEST_DIFFERING`` samples differ in what the metric rests on, resampling says nothing about
-    those that could: then the share of such samples is bounded, and each is reckoned to cost the most that one can.
+    those that could: then ``worst_case`` reckons with what each of them costs, and with the most that one can for those
+    not seen.
 
     Args:
         metric: one figure of a set.
@@ -66,15 +67,43 @@ def set_bound(
     levels = [influences(figure, samples)[0] for figure in (old, new)]
     drop, influence = influences(worse, samples)
     parts = [metric.decisive(outputs, targets) for outputs in pair]
-    changed = int((parts[0] != parts[1]).any(axis=1).sum())
+    moved = np.flatnonzero((parts[0] != parts[1]).any(axis=1))
+    changed = moved.size
     if min(changed, differing(influence)) >= FEWEST_DIFFERING:
         upper = studentized(worse, samples, tightened(confidence))
         bound = Bound("bootstrap", samples, drop, _capped(upper, metric), confidence)
     else:
-        rare = Rare(changed, changed, metric.largest(pair[0], targets), float(influence.std()), whole=True)
-        upper = max(drop, worst_case(changed, rare.largest, samples, confidence))
+        largest = metric.largest(pair[0], targets)
+        told = changed < FEWEST_DIFFERING
+        losses = _losses(metric, pair, targets, moved) if told else np.full(changed, largest)
+        rare = Rare(changed, changed, largest, float(influence.std()), tuple(losses.tolist()), whole=True)
+        upper = max(drop, worst_case(losses, largest, samples, confidence))
         bound = Bound("worst-case", samples, drop, _capped(upper, metric), confidence, rare=rare)
     return levels[0], levels[1], bound
+
+
+def _losses(metric: SetMetric, pair: tuple[np.ndarray, np.ndarray], targets: np.ndarray, moved: np.ndarray) -> Floats:
+    """What each of a few samples takes from a figure of the set, times n, (moved,), never negative.
+
+    The figure with the artefact's outputs for one sample alone, and with the original's for it alone: where changes are
+    rare the drop is the sum of such steps but for what they do together, so the larger of both is taken, and all are
+    enlarged where their sum falls short of the drop.
+    """
+    old, new = pair
+
+    def quality(outputs: np.ndarray) -> float:
+        return metric.sign * float(metric.value(outputs, targets)[0])
+
+    before, after, samples = quality(old), quality(new), len(targets)
+    found = np.zeros(moved.size)
+    for place, sample in enumerate(moved):
+        one, rest = old.copy(), new.copy()
+        one[sample], rest[sample] = new[sample], old[sample]
+        found[place] = samples * max(before - quality(one), quality(rest) - after, 0.0)
+    drop, total = samples * (before - after), float(found.sum())
+    if drop <= total:
+        return found
+    return found * (drop / total) if total > 0.0 else np.full(moved.size, drop)
 
 
 def set_lower(metric: SetMetric, outputs: np.ndarray, targets: np.ndarray, confidence: float) -> float:
@@ -82,7 +111,8 @@ def set_lower(metric: SetMetric, outputs: np.ndarray, targets: np.ndarray, confi
     figure, samples = metric.weigh(outputs, targets), len(targets)
     value, influence = influences(figure, samples)
     if differing(influence) < FEWEST_DIFFERING:
-        return value - worst_case(differing(influence), metric.largest(outputs, targets), samples, confidence)
+        largest = metric.largest(outputs, targets)
+        return value - worst_case(np.full(differing(influence), largest), largest, samples, confidence)
     return -studentized(lambda weights: -figure(weights), samples, tightened(confidence))
 
 

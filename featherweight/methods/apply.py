@@ -96,16 +96,16 @@ class _Moments:
     def of(cls, rows: torch.Tensor, targets: torch.Tensor) -> _Moments:
         """Of rows (g, m, d) and targets (g, m, n)."""
         rows, targets = rows.double(), targets.double()  # products of large values don't fit into less
-        if not bool(torch.isfinite(rows).all() and torch.isfinite(targets).all()):
+        count = rows.shape[1]
+        mean, centre = rows.mean(1), targets.mean(1)
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(centre).all()):  # one bad value spoils a mean
             raise DataError(
                 "Activations on calibration samples must be finite.",
                 "NaN or infinity in front of a layer or behind it",
                 "look for broken samples, or for a network that overflows on them",
             )
-        count = rows.shape[1]
-        mean, centre = rows.double().mean(1), targets.double().mean(1)
-        covariance = covariance_of((rows.transpose(1, 2) @ rows).double() / count, mean)
-        cross = (targets.transpose(1, 2) @ rows).double() / count - centre.unsqueeze(2) * mean.unsqueeze(1)
+        covariance = covariance_of((rows.transpose(1, 2) @ rows) / count, mean)
+        cross = (targets.transpose(1, 2) @ rows) / count - centre.unsqueeze(2) * mean.unsqueeze(1)
         return cls(mean, covariance, centre, cross)
 
 

@@ -23,8 +23,8 @@ _ROUNDS = 3
 _FACTORS = torch.tensor([0.7, 0.78, 0.86, 0.93, 1.0, 1.08, 1.16, 1.26], dtype=torch.float64)
 _ENTRIES_AT_ONCE = 16_000_000  # of the copies that are rounded together: 128 MB, held four times
 
-Choose = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
-"""Where a column's error is least (g, n), which column it is, and its curvature (g, 1) → what it becomes, (g, n)."""
+_Choose = Callable[[torch.Tensor, int], torch.Tensor]
+"""Where a column's error is least (g, n), and which column it is → what it becomes, (g, n)."""
 
 
 def descend(
@@ -48,12 +48,12 @@ def descend(
     weight, covariance = weight.double(), covariance.double()
     rounded = start.double().clone()
 
-    def choose(values: torch.Tensor, at: int, _: torch.Tensor) -> torch.Tensor:
+    def choose(values: torch.Tensor, at: int) -> torch.Tensor:
         wanted = grids.nearest(values)
         return wanted if free is None else torch.where(free[:, :, at], wanted, 0.0)
 
     for _ in range(sweeps):
-        moved = descended(rounded, weight, covariance, choose)
+        moved = _descended(rounded, weight, covariance, choose)
         if torch.equal(moved, rounded):
             break
         rounded = moved
@@ -61,18 +61,8 @@ def descend(
     return torch.where(better.unsqueeze(2), rounded, start.double())
 
 
-def descended(rounded: torch.Tensor, weight: torch.Tensor, covariance: torch.Tensor, choose: Choose) -> torch.Tensor:
-    """One sweep of coordinate descent: every column in turn, all rows at once, seeing the moves before it.
-
-    Args:
-        rounded: (g, n, d), where it starts.
-        weight: (g, n, d), what that stands for.
-        covariance: (g, d, d).
-        choose: what a column becomes, given where the error is least.
-
-    Returns:
-        (g, n, d).
-    """
+def _descended(rounded: torch.Tensor, weight: torch.Tensor, covariance: torch.Tensor, choose: _Choose) -> torch.Tensor:
+    """One sweep of coordinate descent: every column in turn, all rows at once, seeing the moves before it."""
     rounded, residual = rounded.clone(), (rounded - weight) @ covariance
     diagonal = covariance.diagonal(dim1=1, dim2=2)
     for begin in range(0, weight.shape[2], _BLOCK):
@@ -81,7 +71,7 @@ def descended(rounded: torch.Tensor, weight: torch.Tensor, covariance: torch.Ten
         for at in range(begin, end):
             curvature, here = diagonal[:, at].unsqueeze(1), rounded[:, :, at]
             steepest = torch.where(curvature > 0, inner[:, :, at - begin] / curvature.clamp(min=1e-300), 0.0)
-            move = choose(here - steepest, at, curvature) - here
+            move = choose(here - steepest, at) - here
             moves[:, :, at - begin] = move
             inner[:, :, at - begin + 1 :] += move.unsqueeze(2) * covariance[:, at : at + 1, at + 1 : end]
         residual += moves @ covariance[:, begin:end]

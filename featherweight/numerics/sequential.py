@@ -17,10 +17,6 @@ _DAMPING = 1e-2
 Settle = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Columns (g, n, m) and which of the weight's they are (m,) → the nearest values that they may have, (g, n, m)."""
 
-Choose = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""One column (g, n, 1), which of the weight's it is (1,), and what a unit of squared distance from it costs, (g, 1, 1)
-→ what it becomes, (g, n, 1)."""
-
 
 def settled(
     weight: torch.Tensor,
@@ -46,30 +42,20 @@ def settled(
     order = covariance.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
     order = order if largest_first else torch.arange(len(order), device=weight.device)
     factor = factor_of(covariance[:, order][:, :, order], damping)
-    given = swept(weight, factor, order, lambda columns, at, _: settle(columns, at))
+    given = _swept(weight, factor, order, settle)
     better = _row_errors(given - weight, covariance) < _row_errors(plain - weight, covariance)
     return torch.where(better.unsqueeze(2), given, plain)
 
 
-def swept(weight: torch.Tensor, factor: torch.Tensor, order: torch.Tensor, choose: Choose) -> torch.Tensor:
-    """Every column chosen in turn, those after it making up for what it leaves.
-
-    Args:
-        weight: (g, n, d), float64.
-        factor: ``U`` of :func:`factor_of`, columns in ``order``: (g, d, d).
-        order: of the columns, (d,).
-        choose: what a column becomes.
-
-    Returns:
-        (g, n, d), columns as in ``weight``.
-    """
+def _swept(weight: torch.Tensor, factor: torch.Tensor, order: torch.Tensor, settle: Settle) -> torch.Tensor:
+    """Every column settled in turn, those after it making up for what it leaves; the factor's columns are in order."""
     left, given = weight[:, :, order].clone(), torch.empty_like(weight)
     for start in range(0, len(order), _BLOCK):
         end = min(start + _BLOCK, len(order))
         errors = torch.empty_like(left[:, :, start:end])
         for at in range(start, end):
             pivot = factor[:, at, at].view(-1, 1, 1)
-            value = choose(left[:, :, at : at + 1], order[at : at + 1], pivot**-2)
+            value = settle(left[:, :, at : at + 1], order[at : at + 1])
             given[:, :, order[at : at + 1]] = value
             error = (left[:, :, at : at + 1] - value) / pivot
             left[:, :, at:end] -= error * factor[:, at : at + 1, at:end]

@@ -14,162 +14,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import fx, nn
+from torch import fx
 
 from featherweight.contracts import Choice, Table, describe
 from featherweight.methods import Method
 from featherweight.network.capture import Layer, Network
 from featherweight.network.channels import Coupling
-from featherweight.network.encodings import AffineEncoding, encode
 from featherweight.network.geometry import Geometry
-from featherweight.numerics.affine import AffineGrid
+from featherweight.planning.activations import Activations, Flags, Numbers, Reals, sizes_of
 from featherweight.planning.latency.kernels import Kernels, kernels_in
 from featherweight.planning.latency.standin import groups_gone
-from featherweight.targets.placement import last_of_fused, values_read
+from featherweight.targets.placement import values_read
 from featherweight.targets.seam import Target
 
 _SLOTS, _CONVERT = 4, 3
 _REAL_BYTES, _INTEGER_BYTES = 4, 1
 _aten = torch.ops.aten
-_SHARING = frozenset(
-    {
-        _aten.flatten.using_ints, _aten.view.default, _aten.reshape.default, _aten.squeeze.dim, _aten.squeeze.dims,
-        _aten.unsqueeze.default, _aten.contiguous.default, _aten.clone.default, _aten.dropout.default,
-        _aten.alias.default, _aten.detach.default, _aten._unsafe_view.default,
-    }
-)  # fmt: skip
 _PADS = frozenset({_aten.pad.default, _aten.constant_pad_nd.default})
-_FUSING = frozenset({_aten.add.Tensor, _aten.add_.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.mul_.Tensor})
-
-Numbers = NDArray[np.int64]
-Reals = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-
-
-@dataclass
-class _Values:
-    """The graph as values and readers, in execution order; filled node by node.
-
-    Attributes:
-        place: node → its value's number.
-        made: value → the operator that makes it; inputs are made by operator 0.
-        elements: value → how many it has for one sample.
-        nodes: value → the nodes that are it.
-        readers: (value, operator).
-        operators: operator → its node; the first is the call itself.
-    """
-
-    place: dict[fx.Node, int] = field(default_factory=dict)
-    made: list[int] = field(default_factory=list)
-    elements: list[float] = field(default_factory=list)
-    nodes: list[list[fx.Node]] = field(default_factory=list)
-    readers: list[tuple[int, int]] = field(default_factory=list)
-    operators: list[fx.Node | None] = field(default_factory=lambda: [None])
-
-    @classmethod
-    def of(cls, network: Network) -> _Values:
-        """Of a captured network."""
-        values, batch = cls(), len(network.example[0])
-        fusing = {layer.node for layer in network.layers}
-        for node in network.graph.graph.nodes:
-            reads = [one for one in node.all_input_nodes if one in values.place]
-            if node.op == "output":
-                values.readers += [(values.place[one], len(values.operators)) for one in reads]
-            elif node.op == "placeholder":
-                values._add(node, 0, batch)
-            elif node.op == "call_function" and reads and isinstance(node.meta.get("val"), torch.Tensor):
-                if _shares(node, reads[0], fusing):
-                    values.place[node] = values.place[reads[0]]
-                    values.nodes[values.place[node]].append(node)
-                    continue
-                values.readers += [(values.place[one], len(values.operators)) for one in reads]
-                values._add(node, len(values.operators), batch)
-                values.operators.append(node)
-        return values
-
-    def _add(self, node: fx.Node, made: int, batch: int) -> None:
-        self.place[node] = len(self.made)
-        self.made.append(made)
-        self.elements.append(math.prod(_sizes(node)) / batch)
-        self.nodes.append([node])
-
-
-def _sizes(node: fx.Node) -> list[int]:
-    """Sizes of a node's value for the example's batch."""
-    return [int(size.node.hint) if isinstance(size, torch.SymInt) else int(size) for size in node.meta["val"].shape]
-
-
-def _shares(node: fx.Node, source: fx.Node, fusing: set[str]) -> bool:
-    """Whether a node's value takes no bytes of its own."""
-    if node.target in _SHARING:
-        return True
-    fuses = source.name in fusing or source.target in _FUSING
-    return fuses and last_of_fused(source) is node
-
-
-@dataclass(frozen=True)
-class _Narrowing:
-    """What groups of channels are to the sizes of values.
-
-    Attributes:
-        units: names.
-        value: (e,), for every axis that can shrink the value that it belongs to.
-        share: (e, units), the share of the axis that goes with one group.
-    """
-
-    units: tuple[str, ...]
-    value: Numbers
-    share: Reals
-
-    @classmethod
-    def of(cls, values: _Values, coupling: Coupling | None) -> _Narrowing:
-        """Read off the labels that the analysis left on every axis."""
-        units = () if coupling is None else coupling.units
-        owners = [np.full(len(one.roots), -1) for one in (coupling.partitions if coupling else ())]
-        for number, unit in enumerate(units):
-            owners[unit.partition][unit.atoms] = number
-        value, share = [], []
-        for at, nodes in enumerate(values.nodes):
-            for dim, size in enumerate(_sizes(nodes[0])):
-                found = np.zeros(len(units))
-                for partition, owner in zip(coupling.partitions if coupling else (), owners, strict=True):
-                    axis = partition.axis(nodes[0].name, dim)
-                    if axis is not None:
-                        labels = axis.labels[axis.labels >= 0]
-                        owned = owner[partition.roots[labels]]
-                        counts = np.bincount(owned[owned >= 0], minlength=len(units))
-                        found += counts * (axis.size / len(axis.labels)) / size
-                if found.any():
-                    value.append(at)
-                    share.append(found / [unit.groups for unit in units])
-        names = tuple(unit.name for unit in units)
-        return cls(names, np.array(value, dtype=np.int64), np.array(share).reshape(len(value), len(units)))
-
-    def left(self, elements: Reals, gone: Mapping[str, int]) -> Reals:
-        """Elements of every value when these groups are gone."""
-        lost = np.array([gone.get(name, 0) for name in self.units], dtype=float)
-        left = elements.copy()
-        np.multiply.at(left, self.value, 1 - self.share @ lost)
-        return left
-
-
-class _Marks(nn.Module):
-    """Stands for a network's module before a target that only asks which layers want integer kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        grid = AffineGrid(torch.ones(1), torch.zeros(1, dtype=torch.int64), -127, 127)
-        self.real, self.integer = nn.Linear(1, 1), encode(nn.Linear(1, 1), AffineEncoding(grid, 0, True))
-        self.wanted: frozenset[str] = frozenset()
-
-    def get_submodule(self, target: str) -> nn.Module:
-        """The layer of that name: an integer one where it is wanted."""
-        return self.integer if target in self.wanted else self.real
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +65,9 @@ class Liveness:
         methods: Sequence[Method],
         coupling: Coupling | None = None,
     ) -> None:
-        self._network, self._target, self._coupling = network, target, coupling
-        self._values = _Values.of(network)
-        self._narrowing = _Narrowing.of(self._values, coupling)
-        self._made, self._elements = np.array(self._values.made), np.array(self._values.elements)
-        self._read = self._values.readers
+        self._target, self._coupling = target, coupling
+        self._activations = Activations(network, target, coupling)
+        self._values, self._made = self._activations.values, self._activations.made
         self._at = {node.name: at for at, node in enumerate(self._values.operators) if node is not None}
         self._layers = {layer.name: layer for layer in network.layers}
         self._pads = [one for layer in network.layers for one in self._pad_before(layer)] if target.pads_apart else []
@@ -214,28 +77,24 @@ class Liveness:
             for name, row in kernels.items()
             for option, one in zip(table.options[name], row, strict=True)
         }
-        self._types: dict[frozenset[str], tuple[Flags, Flags]] = {}
-        self._marks = _Marks()
 
     def peak_bytes(self, choice: Choice) -> int:
         """The largest sum of bytes of live values over all operators, for one sample."""
         kernels = {name: self._kernels[name, describe(option.steps)] for name, option in choice.layers.items()}
         integer = frozenset(name for name, row in kernels.items() if row[0].family.arithmetic == "int8")
-        if integer not in self._types:
-            self._types[integer] = self._typed(integer)
         inner = {
             self._at[self._layers[name].node]: self._inside(self._layers[name], row) for name, row in kernels.items()
         }
         gone = groups_gone(choice.keeps, self._coupling) if self._coupling is not None else {}
-        elements = self._narrowing.left(self._elements, gone)
-        read = self._without_pads(elements, self._types[integer][1])
-        return self._swept((elements, read), *self._types[integer], {at: row for at, row in inner.items() if row})
+        elements, (gridded, computes) = self._activations.elements(gone), self._activations.types(integer)
+        read = self._without_pads(elements, computes)
+        return self._swept((elements, read), gridded, computes, {at: row for at, row in inner.items() if row})
 
     def _without_pads(self, elements: Reals, computes: Flags) -> Numbers:
         """The readers where real kernels pad by themselves, as a pad before them asks: it then has no elements."""
         folded = [one for one in self._pads if not computes[one[2]]]
         elements[[pad for pad, _, _ in folded]] = 0.0
-        return np.array([*self._read, *((source, reader) for _, source, reader in folded)], dtype=np.int64)
+        return np.array([*self._values.readers, *((source, reader) for _, source, reader in folded)], dtype=np.int64)
 
     def _inside(self, layer: Layer, kernels: Kernels) -> tuple[_Inner, ...]:
         """What lies between a layer's input and its output: two values at most."""
@@ -260,23 +119,6 @@ class Liveness:
             for before, after in pairs
         )
 
-    def _typed(self, integer: frozenset[str]) -> tuple[Flags, Flags]:
-        """Which values lie on grids, and which operators compute on integers."""
-        self._marks.wanted = integer
-        nodes = set(self._target.place(replace(self._network, module=self._marks)).nodes)
-        gridded = np.array([any(node.name in nodes for node in one) for one in self._values.nodes])
-        layers = {layer.node: layer.name for layer in self._network.layers}
-        computes = np.zeros(len(self._values.operators) + 1, dtype=bool)
-        for at, node in enumerate(self._values.operators):
-            if node is None:
-                continue
-            if node.name in layers:
-                computes[at] = layers[node.name] in integer
-                continue
-            reads = [self._values.place[one] for one in values_read(node) if one in self._values.place]
-            computes[at] = bool(gridded[self._values.place[node]] and gridded[reads].all())
-        return gridded, computes
-
     def _pad_before(self, layer: Layer) -> list[tuple[int, int, int]]:
         """(padded value, value, operator) where a layer alone reads a pad by what "same" would mean to it."""
         at = self._at[layer.node]
@@ -288,7 +130,7 @@ class Liveness:
         pairs = tuple((ends[n], ends[n + 1]) for n in range(0, len(ends), 2))[::-1] if isinstance(ends, list) else ()
         if not isinstance(source, fx.Node) or any(one not in ("constant", None, 0, 0.0) for one in rest):
             return []
-        if any(map(any, layer.geometry.padding)) or pairs != same_padding(layer.geometry, _sizes(source)[2:]):
+        if any(map(any, layer.geometry.padding)) or pairs != same_padding(layer.geometry, sizes_of(source)[2:]):
             return []
         return [(self._values.place[pad], self._values.place[source], at)]
 

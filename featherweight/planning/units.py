@@ -25,6 +25,7 @@ from featherweight.numerics.gram import output_error
 from featherweight.observation.readers import readers_of
 from featherweight.observation.suffix import anchor_samples
 from featherweight.planning.calibration import divergence_curve, spread_anchors
+from featherweight.planning.rates import DESCRIPTION
 from featherweight.progress import track
 from featherweight.tasks.task import Task
 
@@ -122,6 +123,7 @@ def with_keeps(
         capability: of the target.
     """
     coupling, pruning, priced = prunable.coupling, prunable.pruning, tuple(table.options)
+    rate = rate_elsewhere(table.fixed)
     if grounds.split is None:
         raise TypeError("pricing coupled channels runs the network on samples: grounds without a split won't do")
     count = anchor_samples(network.cost, len(grounds.split))
@@ -141,15 +143,11 @@ def with_keeps(
         anchors = spread_anchors(errors, ANCHORS)
         measured = [yardstick.measure(unit, found[anchor]) for anchor in anchors]
         curve = divergence_curve([errors[anchor] for anchor in anchors], measured, errors)
-        whole = keep_of(network, unit, 0, (), priced)
-        rows = zip(found, errors, curve, strict=True)
-        keeps[unit.name] = (
-            whole,
-            *(
-                keep_of(network, unit, len(cut.removals), (pruning.step(cut.keep),), priced, (error, float(divergence)))
-                for cut, error, divergence in rows
-            ),
-        )
+        row = [keep_of(network, unit, 0, (), priced, rate=rate)]
+        for cut, error, divergence in zip(found, errors, curve, strict=True):
+            told, steps = (error, float(divergence)), (pruning.step(cut.keep),)
+            row.append(keep_of(network, unit, len(cut.removals), steps, priced, told, rate=rate))
+        keeps[unit.name] = tuple(row)
     return replace(table, keeps=keeps, refusals=tuple(refusals))
 
 
@@ -160,6 +158,8 @@ def keep_of(
     steps: Steps,
     priced: Sequence[str],
     told: tuple[float, float] = (0.0, 0.0),
+    *,
+    rate: float = 0.0,
 ) -> Keep:
     """What losing some groups of a unit takes from which layer, and saves elsewhere.
 
@@ -170,6 +170,7 @@ def keep_of(
         steps: the pruning step; empty where all stay.
         priced: the layers of the table.
         told: predicted error and divergence.
+        rate: bytes in a package for each byte that is saved elsewhere, see :func:`rate_elsewhere`.
     """
     weights = {network.layer(name).weight: name for name in priced}
     rows: dict[str, int] = {}
@@ -191,5 +192,17 @@ def keep_of(
         for layer in network.layers
         if layer.weight in lost
     )
-    saved = Cost(4 * parameters, macs, parameters)
-    return Keep(unit.name, steps, rows, columns, saved, *told)
+    size = 4 * parameters
+    return Keep(unit.name, steps, rows, columns, Cost(size, macs, parameters, rate * size), *told)
+
+
+def rate_elsewhere(fixed: Cost) -> float:
+    """Bytes in a package for each byte of the parameters that belong to no layer of the table, between 0 and 1.
+
+    Args:
+        fixed: the table's; beside those parameters, which are float32, there is the file's description. Where nobody
+            asked for packages there are none in it, and the rate is 0.
+    """
+    held = 4 * fixed.parameters
+    packed = fixed.package_bytes - DESCRIPTION * (fixed.size_bytes - held)
+    return min(max(packed / held, 0.0), 1.0) if held else 0.0

@@ -45,6 +45,7 @@ def provenance(story: Story) -> Markup:
         "provenance",
         "How these figures came about",
         element("p", words),
+        *(element("p", sentence) for sentence in story.preparation),
         element(
             "div",
             _pairs(

@@ -26,12 +26,14 @@ def validate(data: Data, classes: int | None = None, task: Task = CLASSIFICATION
 
     Raises:
         DataError: an empty split, different sample shapes or types between splits, labels that don't suit the task,
-            NaN or infinite inputs, samples that change from one reading to the next, or leaks between splits.
+            NaN or infinite inputs, samples that change from one reading to the next, leaks between splits, or groups
+            that only one of validation and test has.
     """
     splits = data.splits()
     for name, split in splits.items():
         _check_filled(name, split)
     _check_shapes(splits)
+    _check_groups(data)
     for name, split in splits.items():
         labels = split.labels
         if labels is not None:
@@ -72,6 +74,18 @@ def _check_shapes(splits: Mapping[str, Split]) -> None:
 def _describe(inputs: tuple[torch.Tensor, ...]) -> str:
     types = (str(tensor.dtype).removeprefix("torch.") for tensor in inputs)
     return ", ".join(f"{kind} {tuple(tensor.shape[1:])}" for kind, tensor in zip(types, inputs, strict=True))
+
+
+def _check_groups(data: Data) -> None:
+    """What validation data choose by, test data are to prove: both by groups of yours, or neither."""
+    known = {"validation": data.validation.groups, "test": data.test.groups}
+    missing = [name for name, groups in known.items() if groups is None]
+    if len(missing) == 1:
+        raise DataError(
+            "Groups are given for both validation and test, or for neither.",
+            f"no groups in {missing[0]}",
+            f"give {missing[0]} as (x, y, groups), too, or leave them out of the other",
+        )
 
 
 def _check_finite(name: str, split: Split) -> None:

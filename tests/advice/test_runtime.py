@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 from featherweight.advice import families, runtime
@@ -97,6 +98,51 @@ def test_channels_that_don_t_fill_the_tiles() -> None:
     assert (one.kind, one.subject, one.finding) == ("blocks", "2", "12 output channels, no multiple of 8")
     assert one.macs == pytest.approx(known.network.layer("2").cost.macs * 4 / 16)
     assert one.remedy == "8 channels would cost 50% less"
+
+
+class Sum(nn.Module):
+    """Two layers whose outputs are added and put out, behind one that may have any width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one, self.other = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        return torch.softmax(self.one(x) + self.other(x), 1)
+
+
+class Tokens(nn.Module):
+    """A position for every token, and tokens on an axis of the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(5, 6))
+        self.hidden, self.last = nn.Linear(6, 12), nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.hidden(x + self.places).relu())
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "narrow"),
+    [
+        (nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 10)), (6,), {"0"}),
+        (nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 10, 1), nn.Flatten()), (3, 8, 8), {"0"}),
+        (nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU(), nn.ConvTranspose2d(12, 10, 2)), (3, 4, 4), {"0"}),
+        (nn.Sequential(nn.ConvTranspose2d(16, 12, 2), nn.ReLU(), nn.Conv2d(12, 10, 1)), (16, 4, 4), {"0"}),
+        (Sum(), (6,), {"first"}),
+        (Tokens(), (5, 6), {"hidden"}),
+    ],
+    ids=["linear", "flattened", "transposed last", "transposed first", "sum", "tokens"],
+)
+def test_nobody_is_told_to_change_the_number_of_the_networks_outputs(
+    module: nn.Module, shape: tuple[int, ...], narrow: set[str]
+) -> None:
+    known = surveyed(module, *shape, capability=replace(ANY_TARGET, channel_multiple=8))
+    found = list(runtime.shapes(known))
+    assert {one.subject for one in found} == narrow
+    assert all(one.finding == "12 output channels, no multiple of 8" for one in found)
 
 
 # ------------------------------------------------------------------------------------------------------------ families

@@ -105,6 +105,14 @@ def test_dead_and_duplicate_channels_are_told_with_what_they_cost() -> None:
     assert found[0].macs == pytest.approx(4 * 27 * 36)
 
 
+def test_outputs_of_the_network_are_not_said_to_be_too_many() -> None:
+    module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 10))
+    with torch.no_grad():
+        module[2].weight[3] = module[2].bias[3] = 0.0
+        module[2].weight[5], module[2].bias[5] = module[2].weight[4], module[2].bias[4]
+    assert list(weights.redundant_channels(surveyed(module, 6))) == []
+
+
 def test_low_rank_is_told_where_a_pair_pays() -> None:
     module = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 48))
     with torch.no_grad():

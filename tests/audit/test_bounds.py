@@ -206,15 +206,48 @@ def test_where_few_samples_differ_the_worst_case_is_assumed(stretch: float, larg
     assert bound.rare is not None
     assert (bound.rare.lowered, bound.rare.differing) == (3, 3)
     assert bound.rare.largest == pytest.approx(largest)
-    assert bound.upper == worst_case(3, bound.rare.largest, 300, 0.95)
-    assert bound.upper == pytest.approx(float(upper_share(3, 300, 0.95)) * largest)
+    assert bound.upper == pytest.approx(worst_case([0.1 * stretch] * 3, bound.rare.largest, 300, 0.95))
+    unseen, seen = (float(share) for share in upper_share([0, 3], 300, 0.95))
+    assert bound.upper == pytest.approx(unseen * largest + (seen - unseen) * 0.1 * stretch)
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=19), st.integers(20, 500), st.floats(0.1, 50.0), st.floats(0.6, 0.999))
+def test_the_worst_case_adds_up_the_shares_that_lose_more_than_each_amount(
+    parts: list[float], samples: int, largest: float, confidence: float
+) -> None:
+    """Against the integral of Clopper-Pearson's bounds over amounts, summed on a fine grid."""
+    losses = largest * np.array(parts)
+    found = worst_case(losses, largest, samples, confidence)
+    amounts = (np.arange(20_000) + 0.5) / 20_000 * largest
+    more = (losses[None] > amounts[:, None]).sum(1)
+    assert found == pytest.approx(float(upper_share(more, samples, confidence).mean()) * largest, rel=1e-3)
+    assert losses.sum() / samples <= found <= float(upper_share(len(parts), samples, confidence)) * largest * (1 + 1e-9)
+    # Losses of all or nothing are counts; in another order, or with more of them, nothing else comes.
+    assert worst_case(np.full(len(parts), largest), largest, samples, confidence) == pytest.approx(
+        float(upper_share(len(parts), samples, confidence)) * largest
+    )
+    assert worst_case(losses[::-1], largest, samples, confidence) == pytest.approx(found)
+    assert worst_case([*losses, 0.0], largest, samples, confidence) == pytest.approx(found)
+
+
+def test_the_worst_case_covers_where_great_losses_are_rare() -> None:
+    """2,000 studies of 300 samples a case: small losses here and there, the largest with odds near the bound's edge."""
+    random, samples = np.random.default_rng(0), 300
+    for small, often, rate in ((0.05, 0.02, 2.9), (0.05, 0.02, 3.1), (0.5, 0.01, 3.1), (0.9, 0.01, 5.0)):
+        held = 0
+        for _ in range(2_000):
+            losses = np.where(random.random(samples) < often, random.uniform(0.0, small, samples), 0.0)
+            losses[random.random(samples) < rate / samples] = 1.0
+            held += worst_case(losses[losses > 0], 1.0, samples, 0.95) >= often * small / 2 + rate / samples
+        assert held >= 0.945 * 2_000, (small, often, rate, held)
 
 
 def test_equal_scores_prove_little_and_constant_losses_count_in_full() -> None:
     scores = np.linspace(0.1, 0.9, 100)
     assert drop_bound(scores, scores, 0.95).upper == pytest.approx(1.0 - 0.05 ** (1 / 100))
     constant = drop_bound(scores, scores - 0.05, 0.95)  # equal but for rounding
-    assert (constant.method, constant.upper) == ("worst-case", 1.0)
+    unseen = 1.0 - 0.05 ** (1 / 100)
+    assert (constant.method, constant.upper) == ("worst-case", pytest.approx(unseen + (1.0 - unseen) * 0.05))
 
 
 @pytest.mark.parametrize(

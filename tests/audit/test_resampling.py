@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from featherweight.audit import resampling
-from featherweight.audit.bounds import bootstrap
+from featherweight.audit.bounds import bootstrap, worst_case
 from featherweight.audit.measure import bounded, lower_level, measured
 from featherweight.audit.resampling import influences, pseudo_values, set_bound, studentized, tightened
 from featherweight.contracts import DataError, Goal
@@ -114,6 +114,57 @@ def test_where_few_answers_change_the_unseen_ones_are_reckoned_with():
         assert bound.upper > bound.drop
         assert bound.upper > 3 / 300  # the rule of three
     assert set_bound(METRICS["perplexity"], (BEFORE, BEFORE), LABELS, 0.95)[2].upper > 0
+
+
+def nearly_equal(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs that change next to nothing of a metric, and labels."""
+    after = BEFORE.copy()
+    if name == "f1":  # six answers of 300 that are lost by a hair
+        rows = np.flatnonzero(BEFORE.argmax(1) == LABELS)[:6]
+        after[rows, LABELS[rows]] = np.sort(BEFORE[rows], axis=1)[:, -2] - 1e-6
+        return after, LABELS
+    marks = (LABELS[:, None] == np.arange(3)).astype(int)
+    order = np.argsort(BEFORE[:, 0])
+    mixed = np.flatnonzero(np.diff(marks[order, 0]) != 0)[:12:4]  # three pairs of neighbours that change places
+    after[order[mixed], 0], after[order[mixed + 1], 0] = BEFORE[order[mixed + 1], 0], BEFORE[order[mixed], 0]
+    return after, marks
+
+
+@pytest.mark.parametrize("name", ["f1", "auc", "map"])
+def test_samples_that_cost_little_are_not_reckoned_to_cost_the_most(name):
+    after, labels = nearly_equal(name)
+    bound = set_bound(METRICS[name], (BEFORE, after), labels, 0.95)[2]
+    assert bound.method == "worst-case"
+    assert bound.rare is not None
+    assert 0 < len(bound.rare.losses) == bound.rare.lowered < 20
+    most = worst_case(np.full(bound.rare.lowered, bound.rare.largest), bound.rare.largest, len(LABELS), 0.95)
+    least = worst_case([], bound.rare.largest, len(LABELS), 0.95)
+    assert least <= bound.upper < 0.8 * most
+    # Together they cost at least what was seen, and none more than the most.
+    assert sum(bound.rare.losses) / len(LABELS) >= bound.drop - 1e-12
+    assert max(bound.rare.losses) <= bound.rare.largest * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["f1", "auc"])
+def test_it_covers_where_few_samples_change(name, monkeypatch):
+    """Answers that are ruined, at odds near those that a test may not see at all."""
+    monkeypatch.setattr(resampling, "RESAMPLES", 199)
+    random, held, few = np.random.default_rng(2), 0, 0
+
+    def draw(samples: int):
+        labels = random.choice(2, samples, p=[0.6, 0.4])
+        before = random.normal(size=(samples, 2)) + 4.0 * np.eye(2)[labels]
+        ruined = random.random(samples) < 0.012
+        return before, np.where(ruined[:, None], before - 12.0 * np.eye(2)[labels], before), labels
+
+    large = draw(200_000)
+    truth = METRICS[name].value(large[0], large[2])[0] - METRICS[name].value(large[1], large[2])[0]
+    for _ in range(200):
+        before, after, labels = draw(250)
+        bound = set_bound(METRICS[name], (before, after), labels, 0.95)[2]
+        held, few = held + (bound.upper >= truth), few + (bound.method == "worst-case")
+    assert few > 10
+    assert held / 200 >= 0.92
 
 
 def test_a_share_cannot_lose_more_than_all():

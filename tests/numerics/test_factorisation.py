@@ -88,6 +88,86 @@ def test_the_plain_factors_are_the_truncated_svd() -> None:
     assert aware <= output_error((first @ second - weight)[None], covariance[None])
 
 
+# --------------------------------------------------------------------------------------------------------- balance
+
+
+@pytest.mark.parametrize("variance", [1e-30, 1.0, 1e12])
+def test_with_inputs_that_vary_alike_the_factors_are_those_of_the_svd(variance: float) -> None:
+    weight, _ = _problem(20, 7, 9)
+    first, second = whitened_factors(weight, whitened_spectrum(weight, variance * torch.eye(9)), 5)
+    oracle = plain_factors(weight, 5)
+    assert torch.allclose(first.abs(), oracle[0].abs(), atol=1e-9)
+    assert torch.allclose(second.abs(), oracle[1].abs(), atol=1e-9)
+
+
+@given(st.integers(0, 300), st.sampled_from([None, 1, 3]), st.integers(-120, 120), st.integers(-40, 40), st.data())
+@settings(max_examples=60)
+def test_pairs_are_balanced_at_any_scale(
+    seed: int, seen: int | None, weights: int, inputs: int, data: st.DataObject
+) -> None:
+    """However few directions the inputs vary in, and in whatever unit weights and inputs are."""
+    weight, covariance = _problem(seed, 6, 9, seen)
+    rank = data.draw(st.integers(1, 6))
+    spectrum = whitened_spectrum(weight, covariance)
+    first, second = whitened_factors(weight, spectrum, rank)
+    best = spectrum.vectors[:, :rank] @ spectrum.vectors[:, :rank].T @ weight
+    assert torch.allclose(first @ second, best, atol=1e-10)
+    assert float(first.norm()) == pytest.approx(float(second.norm()), rel=1e-9)
+    ratios = first.norm(dim=0) / second.norm(dim=1)
+    assert float(ratios.max() / ratios.min()) <= 1.001 * 1001**0.5  # √((1 + ε) / ε)
+    moved = weight * 2.0**weights, covariance * 4.0**inputs
+    other = whitened_factors(moved[0], whitened_spectrum(*moved), rank)
+    assert torch.allclose(other[0] @ other[1] / 2.0**weights, best, atol=1e-9)
+    for here, there in zip((first, second), other, strict=True):
+        assert float(there.norm()) == pytest.approx(float(here.norm()) * 2.0 ** (weights / 2), rel=1e-6)
+
+
+def _level(part: torch.Tensor, bits: int = 8) -> torch.Tensor:
+    """Every row on a symmetric grid of its own."""
+    rows = part.flatten(1)
+    steps = rows.abs().amax(1, keepdim=True).clamp(min=1e-300) / (2 ** (bits - 1) - 1)
+    return ((rows / steps).round() * steps).view_as(part)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e4])
+@pytest.mark.parametrize("seen", [1, 4])
+def test_factors_in_small_types_keep_what_inputs_never_showed(seen: int, scale: float) -> None:
+    """Inputs of low rank, or next to none: halves and 8 bits still say what the weight says elsewhere."""
+    weight, covariance = _problem(21, 48, 64, seen)
+    weight, sizes = weight * scale, (1.0, 1e-25)
+    for size in sizes:
+        factors = whitened_factors(weight, whitened_spectrum(weight, covariance * size), 24)
+        whole = factors[0] @ factors[1]
+        for small in ((part.half().double() for part in factors), map(_level, factors)):
+            first, second = small
+            assert float((first @ second - whole).norm() / whole.norm()) < 0.03
+
+
+@pytest.mark.parametrize("seen", [None, 1, 5])
+def test_chains_in_small_types_keep_what_inputs_never_showed(seen: int | None) -> None:
+    kernel, covariance = _kernel(22, (12, 10, 3, 3), seen)
+    for scale in (1e-9, 1.0, 1e4):
+        spatial = spatial_factors(kernel * scale, covariance, 8)
+        tucker = tucker_factors(kernel * scale, covariance, 6, 8)
+        for fit, parts in (
+            (spatial, (spatial.first, spatial.second)),
+            (tucker, (tucker.first, tucker.core, tucker.last)),
+        ):
+            norms = [float(part.norm()) for part in parts]
+            assert max(norms) == pytest.approx(min(norms), rel=1e-9)
+            for small in ([part.half().double() for part in parts], [_level(part) for part in parts]):
+                kept = type(fit)(*small).kernel()
+                assert float((kept - fit.kernel()).norm() / fit.kernel().norm()) < 0.03
+
+
+def test_channels_that_nothing_goes_through_do_no_harm() -> None:
+    weight, covariance = _problem(23, 4, 6)
+    weight[2:] = 0.0  # rank 2: two of four inner channels are empty
+    first, second = whitened_factors(weight, whitened_spectrum(weight, covariance), 4)
+    assert torch.allclose(first @ second, weight, atol=1e-12)
+    assert float(first.abs().max()) < 10 * float(second.abs().max())
+
+
 # ------------------------------------------------------------------------------------------- responses as the target
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from featherweight.contracts import Artefact, Choice, Cost, Option, Step, Steps, Table, Timing
 from featherweight.methods import METHODS, Pruning
@@ -22,6 +22,7 @@ from featherweight.planning.latency.kernels import Kernel, kernels_of
 from featherweight.planning.units import independent_units, keep_of
 from featherweight.planning.widths import narrowed
 from featherweight.targets.litert import LiteRT
+from featherweight.targets.placement import FUSED, integer_layers, values_read
 
 STATIC: Steps = (Step("quantization", {"weights": "int8", "activations": "int8"}),)
 DYNAMIC: Steps = (Step("quantization", {"weights": "int8", "activations": "dynamic"}),)
@@ -93,6 +94,25 @@ def chosen(table: Table, steps: dict[str, Steps], keeps: dict[str, int] | None =
     return Choice(layers, held)
 
 
+def converted(compressed: Compressed) -> float:
+    """Elements of one sample that are put on a grid or taken off one, counted on a network as it ships."""
+    network, grids = compressed.network, compressed.grids
+    integer, layers = {one.node for one in integer_layers(network)}, {one.node for one in network.layers}
+
+    def on_integers(node: fx.Node) -> bool:
+        if node.target in FUSED and node.args[0].name not in grids:  # along with what stands before it
+            return on_integers(node.args[0])
+        return node.name in integer if node.name in layers else all(one.name in grids for one in values_read(node))
+
+    count = 0
+    for node in network.graph.graph.nodes:
+        if node.name in grids:
+            real = node.op == "placeholder" or not on_integers(node)
+            back = any(user.op == "output" or not on_integers(user) for user in node.users)
+            count += (real + back) * node.meta["val"][0].numel()
+    return float(count)
+
+
 class KnownTarget(LiteRT):
     """Writes down what a network runs on; a kernel's time is a function of it, a network's 1.5 · their sum + 0.25.
 
@@ -100,10 +120,13 @@ class KnownTarget(LiteRT):
         ms: of a kernel.
         tells: how often a file is profiled before the machine fails; None for ever.
         spreads: whether it runs every layer as two operators.
+        price: milliseconds that a network takes on top for every element that changes its type.
     """
 
-    def __init__(self, ms: Callable[[Kernel], float], tells: int | None = None, spreads: bool = False) -> None:
-        self.ms, self.tells, self.spreads = ms, tells, spreads
+    def __init__(
+        self, ms: Callable[[Kernel], float], tells: int | None = None, spreads: bool = False, price: float = 0.0
+    ) -> None:
+        self.ms, self.tells, self.spreads, self.price = ms, tells, spreads, price
         self.lowered = self.timed = 0
 
     def lower(self, compressed: Compressed, path: Path) -> Artefact:
@@ -113,7 +136,7 @@ class KnownTarget(LiteRT):
             for layer in network.layers
             for kernel in kernels_of(layer, network.module.get_submodule(layer.name))
         ]
-        path.write_text(json.dumps(rows))
+        path.write_text(json.dumps({"kernels": rows, "beside": 0.25 + self.price * converted(compressed)}))
         self.lowered += 1
         return Artefact("known", path.name, 0, "", (), (), {})
 
@@ -122,12 +145,13 @@ class KnownTarget(LiteRT):
             raise KeyboardInterrupt
         self.timed += 1
         rows = [("MEAN", 0.5)] if not self.spreads else []
-        for ms in json.loads(path.read_text()):
+        for ms in json.loads(path.read_text())["kernels"]:
             rows += [("CONV_2D", ms / 2 + 0.1), ("CONV_SUM", ms / 2)] if self.spreads else [("CONV_2D", ms + 0.1)]
         return rows
 
     def benchmark(self, paths: Sequence[Path], *, runs: int = 100, threads: int = 1) -> list[Timing]:
-        times = [1.5 * sum(json.loads(path.read_text())) + 0.25 for path in paths]
+        told = [json.loads(path.read_text()) for path in paths]
+        times = [1.5 * sum(one["kernels"]) + one["beside"] for one in told]
         return [Timing(ms, ms, runs, threads) for ms in times]
 
     def runtime(self) -> str:

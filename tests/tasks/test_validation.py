@@ -94,6 +94,18 @@ def test_shapes_and_types_that_differ_between_splits():
         validate(Data.of((X[:10], ((X[10:20], X[10:20]), None), X[20:])))
 
 
+def test_groups_of_validation_or_test_alone():
+    groups = np.arange(10) % 2
+    whole = {"train": (X[:10], Y[:10]), "validation": (X[10:20], Y[10:20]), "test": (X[20:], Y[20:])}
+    grouped = {name: (*part, groups) for name, part in whole.items()}
+    both = {**whole, "validation": grouped["validation"], "test": grouped["test"]}
+    assert validate(Data.of(both), 3) is None  # training samples need none
+    for missing in ("validation", "test"):
+        with pytest.raises(DataError, match=f"no groups in {missing}") as told:
+            validate(Data.of({**grouped, missing: whole[missing]}), 3)
+        assert missing in told.value.remedy
+
+
 def test_samples_that_change_when_read_again():
     class Noisy:
         def __len__(self):

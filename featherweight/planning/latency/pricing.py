@@ -2,8 +2,9 @@
 
 Every kernel family is measured at a few widths, and ``a·rows·columns + b·rows + c·columns + d`` with terms that aren't
 negative is fitted around each layer's own width, where it counts most. Then a handful of whole networks tells how the
-sum of its layers makes the time of a network, ``T = Σ slope · t + rest`` with a slope for every arithmetic: the rest –
-additions, pooling, the call itself – stays whatever is chosen, so removing work that saves no time earns nothing.
+sum of its layers makes the time of a network, ``T = Σ slope · t + price · e + rest`` with a slope for every arithmetic
+and a price for the ``e`` elements that change their type between layers. The rest – additions, pooling, the call
+itself – stays whatever is chosen, so removing work that saves no time earns nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from featherweight.contracts import Choice, CostForm, Keep, Option, RealTerms, T
 from featherweight.methods import Method
 from featherweight.network.capture import Network
 from featherweight.network.channels import Coupling
+from featherweight.planning.activations import Activations
+from featherweight.planning.latency.conversions import Conversions
 from featherweight.planning.latency.kernels import Family, Kernel, Kernels, kernels_in
 from featherweight.planning.latency.latencies import Latencies
 from featherweight.planning.latency.standin import stand_in
@@ -30,6 +33,7 @@ _CHAINED = 5  # kernels of a family that are measured for its chains
 _NEAR = 0.25  # octaves within which a measurement counts in full
 _LEAST_MS = 1e-4  # below it a relative error means nothing
 _ALIKE = 0.05  # how much a difference of slopes counts beside a relative error
+_RUNS_OF_LAYERS = (1, 2, 4)  # of one arithmetic, in the networks that mix them
 _STEEPEST = 2.0  # whole networks correct the sum of their layers, they don't overrule it
 
 
@@ -40,8 +44,11 @@ def with_latency(
     methods: Sequence[Method],
     latencies: Latencies,
     coupling: Coupling | None = None,
-) -> Table:
-    """The table with milliseconds in every option's form and cost, and in the fixed cost.
+) -> tuple[Table, Conversions]:
+    """The table with milliseconds in every option's form and cost and in the fixed cost, and what comes on top.
+
+    A choice takes ``table.fixed.milliseconds + choice.cost.milliseconds + conversions.milliseconds(choice)``: a value
+    changes its type between two layers, so that time belongs to no option.
 
     Args:
         table: of ``network``.
@@ -59,21 +66,23 @@ def with_latency(
     time_kernels(points, target, latencies)
     fits = _Fits.of(points, latencies)
     timed = _with_terms(table, {name: [fits.terms(one) for one in row] for name, row in kernels.items()})
-    kinds = sorted({_arithmetic(one) for row in kernels.values() for one in row})
-    probes = probing_choices(timed, kernels)
-    names = {f"{network.fingerprint()} {_words(choice)}": choice for choice in probes}
+    conversions = Conversions.of(table, kernels, Activations(network, target, coupling), coupling)
+    kinds = _kinds(kernels)
+    probes = {network_name(network, choice): choice for choice in probing_choices(timed, kernels)}
     makers = {
         name: lambda choice=choice: stand_in(network, choice, target, methods, coupling)
-        for name, choice in names.items()
+        for name, choice in probes.items()
     }
     time_networks(makers, target, latencies)
-    sums = np.array([[_sum_of(choice, timed, kernels, kind) for kind in kinds] for choice in probes])
-    slopes, rest = _corrected(sums, np.array([latencies.networks[name] for name in names]))
+    sums = np.array([[_sum_of(choice, timed, kernels, kind) for kind in kinds] for choice in probes.values()])
+    elements = np.array([conversions.elements(choice) for choice in probes.values()])
+    slopes, price, rest = _corrected(sums, elements, np.array([latencies.networks[name] for name in probes]))
     factors = dict(zip(kinds, slopes.tolist(), strict=True))
     scaled = {
         name: [_times(fits.terms(one), factors[_arithmetic(one)]) for one in row] for name, row in kernels.items()
     }
-    return replace(_with_terms(table, scaled), fixed=replace(table.fixed, milliseconds=rest))
+    priced = replace(_with_terms(table, scaled), fixed=replace(table.fixed, milliseconds=rest))
+    return priced, replace(conversions, ms_per_element=price)
 
 
 def measuring_points(table: Table, kernels: Mapping[str, Sequence[Kernels]], multiple: int) -> list[Kernel]:
@@ -205,19 +214,35 @@ def _timed(option: Option, terms: RealTerms, widths: tuple[int, int]) -> Option:
 
 
 def probing_choices(table: Table, kernels: Mapping[str, Sequence[Kernels]]) -> list[Choice]:
-    """Whole networks worth timing: all on each arithmetic that the table has, at full width and about half as wide.
+    """Whole networks worth timing, the network as it is first.
 
-    The first is the network as it is.
+    All on each arithmetic that the table has, at full width and about half as wide; and runs of layers on integers
+    between such on reals, which change the types of values in between.
     """
-    kinds = sorted({_arithmetic(one) for row in kernels.values() for one in row}, key=lambda kind: kind != "float32")
+    kinds = _kinds(kernels)
     whole = {unit: row[0] for unit, row in table.keeps.items()}
     half = {unit: row[len(row) // 2] for unit, row in table.keeps.items()}
     widths = [whole] if half == whole else [whole, half]
-    return [_choice(table, kernels, kind, keeps) for keeps in widths for kind in kinds]
+    plain = [dict.fromkeys(kernels, kind) for kind in kinds]
+    found = [_choice(table, kernels, wanted, keeps) for keeps in widths for wanted in plain]
+    if {"float32", "int8"} <= set(kinds):
+        found += [_choice(table, kernels, _in_turns(list(kernels), run), whole) for run in _RUNS_OF_LAYERS]
+    return found
+
+
+def _in_turns(layers: Sequence[str], run: int) -> dict[str, str]:
+    """So many layers on integers, as many on reals, and so on."""
+    return {name: ("int8", "float32")[at // run % 2] for at, name in enumerate(layers)}
 
 
 def _arithmetic(kernels: Kernels) -> str:
     return kernels[0].family.arithmetic
+
+
+def _kinds(kernels: Mapping[str, Sequence[Kernels]]) -> list[str]:
+    """The arithmetics of a table, that of the network as it is first."""
+    found = {_arithmetic(one) for row in kernels.values() for one in row}
+    return sorted(found, key=lambda kind: (kind != "float32", kind))
 
 
 def _sum_of(choice: Choice, table: Table, kernels: Mapping[str, Sequence[Kernels]], kind: str) -> float:
@@ -229,37 +254,44 @@ def _sum_of(choice: Choice, table: Table, kernels: Mapping[str, Sequence[Kernels
     return total
 
 
-def _choice(table: Table, kernels: Mapping[str, Sequence[Kernels]], kind: str, keeps: Mapping[str, Keep]) -> Choice:
+def _choice(
+    table: Table, kernels: Mapping[str, Sequence[Kernels]], kinds: Mapping[str, str], keeps: Mapping[str, Keep]
+) -> Choice:
+    """Every layer on the arithmetic that is wanted of it; as it is where it can't."""
     narrow = narrowed(table, keeps)
     layers = {}
     for name, row in narrow.options.items():
         runs = [_arithmetic(one) if len(one) == 1 else "" for one in kernels[name]]
-        layers[name] = row[runs.index(kind) if kind in runs else 0]
+        layers[name] = row[runs.index(kinds[name]) if kinds[name] in runs else 0]
     return Choice(layers, keeps)
 
 
-def _words(choice: Choice) -> str:
-    """What was done to a network, as a SHA-256."""
+def network_name(network: Network, choice: Choice) -> str:
+    """What a latency table calls the network of a choice: the network's fingerprint and a SHA-256 of what was done."""
     told = [f"{name}: {describe(option.steps)}" for name, option in choice.layers.items()]
     told += [f"{name}: {describe(keep.steps)}" for name, keep in choice.keeps.items()]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    done = hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return f"{network.fingerprint()} {done}"
 
 
-def _corrected(sums: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, float]:
-    """Slopes and rest of ``measured = sums · slopes + rest``: relative errors least, slopes not far from one another.
+def _corrected(sums: np.ndarray, elements: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Slopes, price and rest of ``measured = sums · slopes + price · elements + rest``, none negative.
+
+    Relative errors are least, and slopes not far from one another.
 
     Args:
         sums: (networks, kinds), milliseconds of the layers on each arithmetic.
-        measured: (networks,).
+        elements: (networks,), those that change their type.
+        measured: (networks,), milliseconds.
     """
     count = sums.shape[1]
-    scale = np.maximum(measured, _LEAST_MS)
-    design = np.column_stack([sums, np.ones(len(sums))]) / scale[:, None]
-    alike = np.column_stack([_ALIKE * (np.eye(count) - 1 / count), np.zeros(count)])
+    scale, most = np.maximum(measured, _LEAST_MS), max(float(elements.max()), 1.0)
+    design = np.column_stack([sums, elements / most, np.ones(len(sums))]) / scale[:, None]
+    alike = np.column_stack([_ALIKE * (np.eye(count) - 1 / count), np.zeros((count, 2))])
     wanted = np.concatenate([np.ones(len(sums)), np.zeros(count)])
-    upper = [*[_STEEPEST] * count, np.inf]
-    found = lsq_linear(np.vstack([design, alike]), wanted, bounds=(np.zeros(count + 1), upper)).x
-    return found[:-1], float(found[-1])
+    upper = [*[_STEEPEST] * count, np.inf, np.inf]
+    *slopes, price, rest = lsq_linear(np.vstack([design, alike]), wanted, bounds=(np.zeros(count + 2), upper)).x
+    return np.array(slopes), float(price) / most, float(rest)
 
 
 def _times(terms: RealTerms, factor: float) -> RealTerms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from featherweight.contracts import Capability, Option, Steps, Table
+from featherweight.contracts import Capability, Option, PlanError, Steps, Table
 from featherweight.methods.seam import (
     Method,
     Subject,
@@ -20,7 +20,7 @@ from featherweight.network.modules import copied
 from featherweight.observation.evidence import Evidence
 from featherweight.planning.calibration import divergence_curve
 from featherweight.planning.rates import with_rate
-from featherweight.planning.rules.addressing import Addressing
+from featherweight.planning.rules.addressing import Addressing, Said
 from featherweight.planning.rules.rule import ANY, Rules
 
 _UNKNOWN = 1e9  # JSON has no infinity
@@ -54,18 +54,22 @@ def with_pins(
     options = dict(table.options)
     for layer in network.layers:
         row, seen = options.get(layer.name), evidence.layers.get(layer.name)
-        steps = _pinned(addressing, layer.name)
-        if row is None or seen is None or steps is None or any(option.steps == steps for option in row):
+        said = _pinned(addressing, layer.name)
+        if row is None or seen is None or said is None or any(option.steps == said.value for option in row):
             continue
         module = copied(network.module.get_submodule(layer.name))
         subject = subject_of(layer, module, seen.covariance, seen.mean, seen.input_noise, capability)
-        options[layer.name] = (*row, _option(subject, row, steps, methods))
+        try:
+            options[layer.name] = (*row, _option(subject, row, said.value, methods))
+        except PlanError as error:
+            raise PlanError(error.rule, f"{said}: {error.got}", error.remedy) from error
     return replace(table, options=options)
 
 
-def _pinned(addressing: Addressing, layer: str) -> Steps | None:
+def _pinned(addressing: Addressing, layer: str) -> Said | None:
+    """What pins a layer to some steps."""
     said = next((one for level in addressing.levels(layer, ("pin",)) for one in level), None)
-    return None if said is None or said.value == ANY or layer in addressing.untouched else said.value
+    return None if said is None or said.value == ANY or layer in addressing.untouched else said
 
 
 def _option(subject: Subject, row: Sequence[Option], steps: Steps, methods: Sequence[Method]) -> Option:

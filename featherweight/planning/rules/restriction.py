@@ -131,11 +131,10 @@ def _left(
 def _unknown_pin(said: Said, row: Sequence[Option | Keep], about: str) -> PlanError:
     known = [describe(one.steps) for one in row]
     wanted = describe((said.value,) if isinstance(said.value, Step) else said.value)
-    return PlanError(
-        "A pin must name an option that is on the table.",
-        f"{said}: {wanted} for {about}",
-        f"{nearest(wanted, known)} The table has {len(known)}: {'; '.join(known[:_SHOWN])}",
-    )
+    remedy = f"{nearest(wanted, known)} The table has {len(known)}: {'; '.join(known[:_SHOWN])}"
+    if not any(one.steps for one in row):
+        remedy = "take the pin away: there is nothing but keeping it as it is"
+    return PlanError("A pin must name an option that is on the table.", f"{said}: {wanted} for {about}", remedy)
 
 
 def _nothing_left(said: Said, left: Sequence[Option | Keep], about: str) -> PlanError:

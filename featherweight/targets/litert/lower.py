@@ -31,6 +31,7 @@ from featherweight.targets.litert import flatbuffer
 from featherweight.targets.litert.packing import write_model
 from featherweight.targets.litert.transposes import drop_transposes
 from featherweight.targets.placement import integer_layers
+from featherweight.targets.scaling import weight_missing
 
 KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -195,11 +196,7 @@ def check_weights(compressed: Compressed, content: bytes) -> None:
             values = weight.half().flatten().numpy() + np.float16(0)  # −0 and 0 sort alike and differ in their bytes
             raw = np.sort(values).tobytes()
         if hashlib.sha256(raw).digest() not in held:
-            raise LoweringError(
-                "The file must hold the network's own weights.",
-                f"the {encoding.type_name} weight of {name!r} isn't in it",
-                "this is a fault of the conversion: report it with the plan; another plan may avoid it",
-            )
+            raise weight_missing(compressed.network, name, str(encoding.type_name))
 
 
 def artefact_of(path: Path, content: bytes, images: list[bool]) -> Artefact:

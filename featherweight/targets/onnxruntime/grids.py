@@ -17,6 +17,7 @@ _MOVES = frozenset(
     {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "MaxPool", "Identity"}
 )
 _CLIPS = frozenset({"Relu", "Clip"})
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _SHIFT = 128  # from a grid's levels -128 … 127 to those of uint8
 
 
@@ -109,3 +110,24 @@ def _pad_levels(graph: Graph, node: Any, grid: list[str]) -> None:
     inputs = [*node.input[:2], level, *node.input[3:]]
     del node.input[:]
     node.input.extend(inputs)
+
+
+def keep_real(graph: Graph) -> None:
+    """Keep layers with real weights real where they stand between grids; in place.
+
+    Since 1.21 the runtime rounds real weights to int8 by itself where a layer reads from a grid and what it makes goes
+    to one, at once or through Relu or Clip. ``LeakyRelu`` with a slope of 1 changes nothing, is none of these, and
+    kernels compute it along with the layer.
+    """
+    for node in [node for node in graph.nodes if node.op_type in _LAYERS]:
+        source, reader = graph.producer(node.input[0]), graph.only_reader(node.output[0])
+        if source is None or reader is None or source.op_type != "DequantizeLinear" or _on_levels(graph, node):
+            continue
+        if reader.op_type in ("QuantizeLinear", *_CLIPS):
+            reader.input[0] = graph.add("LeakyRelu", [node.output[0]], alpha=1.0).output[0]
+
+
+def _on_levels(graph: Graph, layer: Any) -> bool:
+    """Whether a layer's weight lies on levels, as an integer kernel wants it."""
+    weight = graph.producer(layer.input[1])
+    return weight is not None and weight.op_type == "DequantizeLinear"

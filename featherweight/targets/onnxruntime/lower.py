@@ -20,7 +20,7 @@ from featherweight.contracts import LoweringError
 from featherweight.network.encodings import AffineEncoding, encodings
 from featherweight.network.grids import Compressed, with_grids
 from featherweight.targets.onnxruntime.graph import Graph
-from featherweight.targets.onnxruntime.grids import hoist, use_unsigned
+from featherweight.targets.onnxruntime.grids import hoist, keep_real, use_unsigned
 from featherweight.targets.onnxruntime.kernels import use_kernels
 from featherweight.targets.onnxruntime.tidy import OPSET, finished
 from featherweight.targets.onnxruntime.weights import settle_weights, store_half, stored_weights
@@ -99,6 +99,7 @@ def convert(compressed: Compressed) -> bytes:
     use_unsigned(graph)
     hoist(graph)
     store_half(graph, compressed.network)
+    keep_real(graph)
     content = finished(graph).SerializeToString(deterministic=True)
     _check_size(len(content))
     return content
@@ -122,14 +123,14 @@ def _check_size(size: int) -> None:
 
 
 def check_kernels(compressed: Compressed, operators: Mapping[str, int]) -> None:
-    """Every layer that asked for an integer kernel got one.
+    """Every layer that asked for an integer kernel got one, and no other.
 
     Args:
         compressed: the network.
         operators: of the optimized graph, with types.
 
     Raises:
-        LoweringError: fewer integer kernels than layers that asked for one.
+        LoweringError: fewer integer kernels than layers that asked for one, or more.
     """
     asked = {
         "on grids": [layer.name for layer in integer_layers(compressed.network)],
@@ -147,4 +148,11 @@ def check_kernels(compressed: Compressed, operators: Mapping[str, int]) -> None:
                 f"{found} integer kernels for {len(layers)} int8 layers {words} ({', '.join(layers[:8])}): "
                 f"{dict(operators)}",
                 "set the layers next to an unsupported operation to float16 in the plan",
+            )
+        if found > len(layers):
+            raise LoweringError(
+                "A layer with real activations must run on a real kernel.",
+                f"{found} integer kernels for {len(layers)} int8 layers {words} ({', '.join(layers[:8])}): "
+                f"{dict(operators)}",
+                "the installed runtime rounds real weights by itself: give the layers between int8 layers int8 too",
             )

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from featherweight.contracts import LoweringError
 from featherweight.network.capture import Network
 from featherweight.network.encodings import AffineEncoding, HalfEncoding, encodings
 from featherweight.network.modules import weight_of
 from featherweight.targets.onnxruntime.graph import Graph, attributes_of, digest
+from featherweight.targets.scaling import weight_missing
 
 _aten = torch.ops.aten
 _q = torch.ops.quantized_decomposed
@@ -64,17 +64,59 @@ def settle_weights(graph_module: fx.GraphModule, module: nn.Module) -> None:
         elif node.target is _aten.to.dtype and node.args[1] is torch.float16 and node.args[0].op == "get_attr":
             half = operator.attrgetter(str(node.args[0].target))(graph_module).half()
             for user in list(node.users):
-                _stand_in(graph_module, user, f"widened_{user.name}", half.float())
+                _keep_norms_apart(graph_module, _stand_in(graph_module, user, f"widened_{user.name}", half.float()))
     graph.eliminate_dead_code()
     graph_module.recompile()
 
 
-def _stand_in(graph_module: fx.GraphModule, node: fx.Node, name: str, value: torch.Tensor) -> None:
-    graph_module.register_buffer(name, value)
+def _stand_in(graph_module: fx.GraphModule, node: fx.Node, name: str, value: torch.Tensor) -> fx.Node:
     with graph_module.graph.inserting_before(node):
-        constant = graph_module.graph.get_attr(name)
-    constant.meta["val"] = value
+        constant = _constant(graph_module, name, value)
     node.replace_all_uses_with(constant)
+    return constant
+
+
+def _constant(graph_module: fx.GraphModule, name: str, value: torch.Tensor) -> fx.Node:
+    """A new constant, where the graph is open for insertions."""
+    graph_module.register_buffer(name, value)
+    constant = graph_module.graph.get_attr(name)
+    constant.meta["val"] = value
+    return constant
+
+
+def _keep_norms_apart(graph_module: fx.GraphModule, weight: fx.Node) -> None:
+    """Scale and shift instead of a batch normalisation behind a half weight; in place.
+
+    The exporter would multiply the normalisation into the weight, which is then none that float16 holds.
+    """
+    behind = [norm for layer in weight.users for norm in layer.users if norm.target is _aten.batch_norm.default]
+    for norm in [one for one in behind if not one.args[5]]:  # those of known statistics
+        scale, shift = _scale_and_shift(graph_module, norm)
+        with graph_module.graph.inserting_before(norm):
+            factor = _constant(graph_module, f"scale_{norm.name}", scale)
+            summand = _constant(graph_module, f"shift_{norm.name}", shift)
+            scaled = graph_module.graph.call_function(_aten.mul.Tensor, (norm.args[0], factor))
+            shifted = graph_module.graph.call_function(_aten.add.Tensor, (scaled, summand))
+        norm.replace_all_uses_with(shifted)
+
+
+def _scale_and_shift(graph_module: fx.GraphModule, norm: fx.Node) -> tuple[torch.Tensor, torch.Tensor]:
+    """``γ/σ`` and ``β − μγ/σ`` of a batch normalisation in evaluation mode, (channels, 1, …), float32."""
+    gain, bias, mean, variance = (_value_of(graph_module, one) for one in norm.args[1:5])
+    if mean is None or variance is None:
+        raise TypeError(f"{norm.name} has no statistics")
+    scale = torch.rsqrt(variance + float(str(norm.args[7])))
+    scale = scale if gain is None else scale * gain
+    shift = (0.0 if bias is None else bias) - mean * scale
+    sizes = (-1, *[1] * (norm.meta["val"].ndim - 2))
+    return scale.view(sizes).float(), shift.view(sizes).float()
+
+
+def _value_of(graph_module: fx.GraphModule, constant: object) -> torch.Tensor | None:
+    """What a node for a constant stands for, float64; None where there is none."""
+    if not isinstance(constant, fx.Node):
+        return None
+    return operator.attrgetter(str(constant.target))(graph_module).detach().double()
 
 
 def stored_weights(graph: Graph, network: Network) -> list[Weight]:
@@ -142,11 +184,7 @@ def check_weights(model: Any, network: Network) -> None:
         else:
             there = any(digest(one) in held for one in _both_ways(weight_of(module).half().numpy()))
         if not there:
-            raise LoweringError(
-                "The file must hold the network's own weights.",
-                f"the {encoding.type_name} weight of {name!r} isn't in it",
-                "this is a fault of the conversion: report it with the plan; another plan may avoid it",
-            )
+            raise weight_missing(network, name, str(encoding.type_name))
 
 
 def _levels_there(levels: np.ndarray, scale: np.ndarray, constants: list[np.ndarray]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from featherweight.contracts import DataError, UsageError
@@ -46,11 +47,12 @@ def metric_by_name(name: str, *, higher_is_better: bool | None = None) -> Metric
         return top(int(match[1]))
     if name.lower() in METRICS:
         return METRICS[name.lower()]
-    known = ", ".join([*METRICS, "top-5"])
+    known = [*METRICS, "top-5"]
+    near = difflib.get_close_matches(name.lower(), known, n=1)
     raise UsageError(
-        f"The metric must be one of: {known}, or a function of yours.",
+        f"The metric must be one of: {', '.join(known)}, or a function of yours.",
         repr(name),
-        "--metric accuracy, or file.py:function",
+        f"did you mean --metric {near[0]}?" if near else "--metric accuracy, or file.py:function",
     )
 
 

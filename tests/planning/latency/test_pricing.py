@@ -33,7 +33,8 @@ def _timed(target, ranked=(), latencies=None):
     network, prunable = small()
     table = bare_table(network, prunable, ranked)
     latencies = latencies or Latencies(Clock("known", "known 1", "here"))
-    return network, prunable, with_latency(table, network, target, METHODS, latencies, prunable.coupling), latencies
+    timed, _ = with_latency(table, network, target, METHODS, latencies, prunable.coupling)
+    return network, prunable, timed, latencies
 
 
 def test_times_that_are_linear_come_back_exactly_at_every_width() -> None:
@@ -86,7 +87,7 @@ def test_what_is_known_is_not_measured_again() -> None:
     network, _, second, _ = _timed(again, latencies=latencies)
     assert (again.timed, again.lowered) == (0, 0)
     assert second == first
-    name, *_ = latencies.networks
+    name, *_ = latencies.networks  # the original: the one that others are timed beside
     del latencies.networks[name]
     _timed(again, latencies=latencies)
     assert (again.timed, again.lowered) == (0, 1)
@@ -186,7 +187,8 @@ def test_litert_times_a_table() -> None:
     target, network = LiteRT(), capture(Plain(), torch.randn(2, 8, 16, 16))
     table = bare_table(network, Prunable(Coupling((), (), (), {})), offered=((),))
     latencies = Latencies(Clock.here(target))
-    timed = with_latency(table, network, target, METHODS, latencies)
+    timed, conversions = with_latency(table, network, target, METHODS, latencies)
+    assert conversions.milliseconds(chosen(timed, {"": ()})) == 0
     (measured,) = latencies.networks.values()
     whole = timed.fixed.milliseconds + chosen(timed, {"": ()}).cost.milliseconds
     assert whole == pytest.approx(measured, rel=0.05)  # one network and two unknowns: it fits

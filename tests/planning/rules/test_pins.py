@@ -84,3 +84,22 @@ def test_what_no_method_can_build_is_refused(priced: tuple[Table, Network, Evide
         pinned(priced, "'0': {pin: [{lowrank: {rank: 999}}]}")
     with pytest.raises(PlanError, match="follow"):
         pinned(priced, f"'0': {{pin: [{INT6}, {{lowrank: {{rank: 8}}}}]}}")
+
+
+@pytest.mark.parametrize(
+    ("place", "steps"), [("'0'", "lowrank: {rank: 999}"), ("'*'", "quantization: {weights: int4}")]
+)
+def test_the_rule_that_asks_for_it_is_named(priced: tuple[Table, Network, Evidence], place: str, steps: str) -> None:
+    with pytest.raises(PlanError) as told:
+        pinned(priced, f"{place}: {{pin: [{{{steps}}}]}}")
+    assert told.value.got.startswith(f"layers.{place[1:-1]}.pin: ")
+    assert "for '0'" in told.value.got
+
+
+def test_where_nothing_can_be_had_a_pin_is_to_go(priced: tuple[Table, Network, Evidence]) -> None:
+    table, network, _ = priced
+    bare = replace(table, options={**table.options, "0": table.options["0"][:1]})
+    rules = parse_rules(f"featherweight_rules: 1\nlayers: {{'0': {{pin: [{INT6}]}}}}")
+    with pytest.raises(PlanError) as told:
+        restricted(bare, network, rules)
+    assert told.value.remedy == "take the pin away: there is nothing but keeping it as it is"

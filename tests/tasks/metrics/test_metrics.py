@@ -229,6 +229,10 @@ def test_metrics_by_name():
     for word in ("best", "top-0", "top-x", ""):
         with pytest.raises(UsageError):
             metric_by_name(word)
+    for word, meant in (("acuracy", "accuracy"), ("perplexty", "perplexity"), ("top-x", "top-5"), ("F-1", "f1")):
+        with pytest.raises(UsageError) as told:
+            metric_by_name(word)
+        assert (told.value.got, told.value.remedy) == (repr(word), f"did you mean --metric {meant}?")
     with pytest.raises(UsageError, match="needs a direction"):
         metric_by_name("f1", higher_is_better=False)
 

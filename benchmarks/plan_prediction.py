@@ -37,7 +37,7 @@ from featherweight.planning.units import with_keeps
 from featherweight.recovery import recover
 from featherweight.tasks import Split, task_by_name
 
-PROBLEMS = {"ResNet-20": lambda: cifar_problem(20, 512), "MobileNetV2": lambda: photograph_problem(250)}
+PROBLEMS = {"ResNet-20": lambda: cifar_problem(20, 512), "MobileNetV2": lambda: photograph_problem(128)}
 BUDGETS = (1e-4, 0.3)
 TASK = task_by_name("classification")
 

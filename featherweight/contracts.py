@@ -503,9 +503,11 @@ class Capability:
         channel_multiple: ranks and channel counts should be a multiple of this.
         bytes_per_channel: for each weight type, bytes beside the weight and its bias for each output channel
             (scales, zero points).
-        bytes_per_layer: bytes of the file's own description of one weighted layer, about.
+        bytes_per_layer: bytes of the file's own description of one weighted layer with its bias, about.
         dynamic_kinds: layer kinds with a kernel for int8 weights that puts real activations on int8 per inference.
         bytes_per_integer: what an integer kernel's description takes more: the grids of its activations, about.
+        bytes_per_bias: for each weight type, what a layer without a bias takes less: of its description, about, and
+            for every output channel.
     """
 
     target: str
@@ -517,6 +519,9 @@ class Capability:
     bytes_per_layer: int
     dynamic_kinds: frozenset[str] = frozenset()
     bytes_per_integer: int = 0
+    bytes_per_bias: Mapping[str, tuple[int, int]] = field(
+        default_factory=lambda: dict.fromkeys(("float32", "float16", "int8"), (0, 4))
+    )
 
 
 @dataclass(frozen=True, slots=True)

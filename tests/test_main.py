@@ -18,6 +18,10 @@ from featherweight.contracts import EXIT_STOPPED, STOPPED
 ROOT = Path(__file__).parents[1]
 MODULE = ["-m", "featherweight"]
 SCRIPT = ["-c", "import sys; from featherweight.__main__ import main; sys.exit(main())"]
+# Sets what the signal does before the command starts: a hook between fork and exec would meet threads of other tests.
+LAUNCH = (
+    "import os, signal, sys\nsignal.signal(signal.SIGINT, int(sys.argv[1]))\nos.execv(sys.executable, sys.argv[2:])\n"
+)
 SIGNAL = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
 SWALLOWED = (
     f"try:\n    {SIGNAL.strip().replace(chr(10), '; ')}\nexcept BaseException:\n    pass\nraise ImportError('torch')\n"
@@ -32,13 +36,12 @@ def run(
     if torch is not None:
         (folder / "stub" / "torch.py").write_text(torch)
     done = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, "-I", "-c", LAUNCH, str(int(usual)), sys.executable, *words],
         cwd=ROOT,
         env={"PYTHONPATH": f"{folder / 'stub'}:{ROOT}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, usual),
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -20,7 +20,7 @@ from featherweight.methods.seam import Method, Subject, apply_steps, layer_steps
 from featherweight.network.capture import Layer, Network, capture
 from featherweight.network.modules import bias_of, copied, replace_module, set_bias, set_weight, weight_of
 from featherweight.network.surgery import Slim
-from featherweight.numerics.gram import covariance_of, refit
+from featherweight.numerics.gram import covariance_of, refit, shrunk
 from featherweight.observation.evidence import OBSERVED_KINDS
 from featherweight.observation.rows import input_rows, output_rows, sample_positions, weight_rows
 from featherweight.observation.walk import Passage, walk
@@ -69,7 +69,7 @@ class _Builder:
         moments = self._moments(passage)
         if changed and passage.target is not None and self.damping is not None:
             _refit(layer, module, moments, self.damping)
-        subject = subject_of(layer, module, moments.covariance, moments.mean, 0.0, self.capability)
+        subject = subject_of(layer, module, moments.likely, moments.mean, 0.0, self.capability)
         self.built[layer.name] = apply_steps(subject, steps, self.methods)
         return self.built[layer.name]
 
@@ -85,12 +85,13 @@ class _Builder:
 
 @dataclass(frozen=True)
 class _Moments:
-    """Means and centred second moments of rows and targets, float64."""
+    """Means and centred second moments of rows and targets, float64; ``likely`` is the covariance to reckon with."""
 
     mean: torch.Tensor
     covariance: torch.Tensor
     centre: torch.Tensor
     cross: torch.Tensor
+    likely: torch.Tensor
 
     @classmethod
     def of(cls, rows: torch.Tensor, targets: torch.Tensor) -> _Moments:
@@ -106,12 +107,15 @@ class _Moments:
             )
         covariance = covariance_of((rows.transpose(1, 2) @ rows) / count, mean)
         cross = (targets.transpose(1, 2) @ rows) / count - centre.unsqueeze(2) * mean.unsqueeze(1)
-        return cls(mean, covariance, centre, cross)
+        return cls(mean, covariance, centre, cross, shrunk(covariance, count))
 
 
 def _refit(layer: Layer, module: nn.Module, moments: _Moments, damping: float) -> None:
     """Move the weight, in place, to the least-squares fit of the targets from the given inputs."""
-    fitted = refit(weight_rows(layer, weight_of(module)), moments.covariance, moments.cross, damping)
+    prior = weight_rows(layer, weight_of(module)).double()
+    # What few rows say is believed of the residual alone: the weight itself isn't shrunk with the correlations.
+    cross = moments.cross + prior @ (moments.likely - moments.covariance)
+    fitted = refit(prior, moments.likely, cross, damping)
     bias = moments.centre - (fitted @ moments.mean.unsqueeze(-1)).squeeze(-1)
     set_weight(module, fitted)
     set_bias(module, bias.flatten())

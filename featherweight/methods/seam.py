@@ -178,10 +178,11 @@ def cost_form(layer: Layer, module: nn.Module, capability: Capability) -> CostFo
         if index_bytes(leaf):  # sets of channels: exact at this width only
             values = torch.tensor([0, 0, 0, stored_values(leaf)])
         channels = torch.tensor([0, int(last), 0, rows * int(not last)])
-        described = capability.bytes_per_layer + capability.bytes_per_integer * int(is_integer(leaf))
-        constant = torch.tensor([0, 0, 0, described + index_bytes(leaf)])
         biases = channels * int(bias_of(leaf) is not None)
-        totals[0] += values * _TYPE_BYTES[kind] + channels * (4 + capability.bytes_per_channel[kind]) + constant
+        less, each = (0, 0) if bias_of(leaf) is not None else capability.bytes_per_bias[kind]
+        described = capability.bytes_per_layer + capability.bytes_per_integer * int(is_integer(leaf)) - less
+        constant = torch.tensor([0, 0, 0, described + index_bytes(leaf)])
+        totals[0] += values * _TYPE_BYTES[kind] + channels * (4 + capability.bytes_per_channel[kind] - each) + constant
         totals[1] += values * count
         totals[2] += values + biases
     return CostForm(*((row[0], row[1], row[2], row[3]) for row in totals.tolist()))

@@ -28,6 +28,38 @@ def covariance_of(gram: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     return gram.double() - mean.unsqueeze(2) * mean.unsqueeze(1)
 
 
+WELL_SEEN = 16
+"""Rows for every column from which on a covariance is taken as it was seen: shrinkage would move it by a percent."""
+
+
+def shrunk(covariance: torch.Tensor, rows: int) -> torch.Tensor:
+    """The covariance to reckon with where few rows were seen: correlations shrunk towards none.
+
+    A sample covariance of fewer rows than columns has directions without any variance, and whatever is chosen by it
+    puts its error there, where later inputs do vary. Oracle-approximating shrinkage (Chen, Wiesel, Eldar, Hero 2010,
+    arXiv:0907.4698, eq. 23, for many columns) of the correlations, so that scales of channels don't matter; variances
+    stay.
+
+    Args:
+        covariance: (g, d, d), of the rows seen.
+        rows: how many those were.
+
+    Returns:
+        (g, d, d), float64; what was given where rows are plenty.
+    """
+    size = covariance.shape[-1]
+    if rows >= WELL_SEEN * size:
+        return covariance
+    covariance = covariance.double()
+    spread = covariance.diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
+    scale = torch.where(spread > 0.0, 1.0 / spread.clamp(min=1e-300), 0.0)
+    alive = (spread > 0.0).sum(1).double().clamp(min=1.0)
+    squares = (covariance * scale.unsqueeze(1) * scale.unsqueeze(2)).square().sum((1, 2))
+    above, below = squares + alive.square(), (rows + 1) * (squares - alive)
+    share = torch.where(below > 0.0, above / below.clamp(min=1e-300), 1.0).clamp(0.0, 1.0).view(-1, 1, 1)
+    return covariance * (1 - share) + torch.diag_embed(covariance.diagonal(dim1=1, dim2=2)) * share
+
+
 def refit(prior: torch.Tensor, covariance: torch.Tensor, cross: torch.Tensor, damping: float = 1e-3) -> torch.Tensor:
     """The map that sends given inputs closest to given targets and stays near a prior.
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.contracts import DataError
+from featherweight.packaging.choose import Place, choose_tensor
 from featherweight.packaging.coder import MEASURE, SPENT, registers
 from featherweight.packaging.levels import LARGEST, code_levels, level_model
+from featherweight.packaging.spans import TensorSpan
+from featherweight.packaging.streams import bytes_array, fresh_knowledge, measured_bits
 
 Array = np.ndarray
 
@@ -38,3 +41,15 @@ def estimate_bits(levels: Array, period: int = 1) -> float:
     shape = np.array([period, int(balanced), 0, _CONTEXTS[balanced]])
     code_levels(values, np.zeros((0, 0), np.int32), np.zeros(0, np.int32), shape, level_model(), reg, _NOTHING)
     return float(reg[SPENT]) / (1 << 20)
+
+
+def real_bits(values: Array) -> float:
+    """Bits of a tensor of reals alone in a package: whatever the packer would choose, coded to its end.
+
+    Args:
+        values: float32 or float16, any shape with channels first; not empty.
+    """
+    held = bytes_array(np.ascontiguousarray(values).tobytes())
+    known, place = fresh_knowledge(held, _NOTHING), Place(0, len(held))
+    span = TensorSpan(0, len(held), str(values.dtype), tuple(values.shape))
+    return measured_bits(choose_tensor(span, place, known), 0, known)

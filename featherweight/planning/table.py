@@ -8,7 +8,7 @@ with a few options of the layer put in place alone; the others follow on the cur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from featherweight.methods.seam import (
 from featherweight.network.capture import Layer, Network
 from featherweight.network.encodings import is_integer
 from featherweight.numerics.affine import AffineGrid
+from featherweight.numerics.gram import shrunk
 from featherweight.observation.evidence import Evidence
 from featherweight.observation.suffix import Suffix, anchor_samples
 from featherweight.planning.calibration import divergence_curve, spread_anchors
@@ -43,17 +44,27 @@ _BROKEN = 1e9
 
 @dataclass(frozen=True)
 class _Row:
-    """One layer's options before their errors mean anything to the network."""
+    """One layer's options before their errors mean anything to the network.
+
+    Attributes:
+        layer, subject: what they are of.
+        entries: steps, cost and predicted error.
+        seen: the errors on the samples that the covariance was seen on.
+    """
 
     layer: Layer
     subject: Subject
     entries: list[tuple[Steps, CostForm, float]]
+    seen: list[float]
 
 
-def _row(subject: Subject, methods: Sequence[Method], *, rated: bool) -> tuple[_Row, list[Refusal]]:
+def _row(
+    subject: Subject, covariance: torch.Tensor, methods: Sequence[Method], *, rated: bool
+) -> tuple[_Row, list[Refusal]]:
     layer, capability = subject.layer, subject.capability
     entries: list[tuple[Steps, CostForm, float]] = []
     refusals: list[Refusal] = []
+    errors: list[float] = []
     for found in chains(subject, methods):
         if isinstance(found, Refusal):
             refusals.append(found)
@@ -62,8 +73,11 @@ def _row(subject: Subject, methods: Sequence[Method], *, rated: bool) -> tuple[_
         form = cost_form(layer, state.module, capability)
         if rated:
             form = with_rate(form, layer, state.module, capability)
-        entries.append((steps, form, predicted_error(state) if steps else 0.0))
-    return _Row(layer, subject, entries), refusals
+        error = predicted_error(state) if steps else 0.0
+        entries.append((steps, form, error))
+        same = not steps or covariance is subject.covariance
+        errors.append(error if same else predicted_error(replace(state, covariance=covariance)))
+    return _Row(layer, subject, entries, errors), refusals
 
 
 class _Rounded(nn.Module):
@@ -126,13 +140,21 @@ def build_table(
                 refusals.append(Refusal(layer.name, "options", reason))
             continue
         module = network.module.get_submodule(layer.name)
-        subject = subject_of(layer, module, seen.covariance, seen.mean, seen.input_noise, capability)
-        row, refused = _row(subject, methods, rated=whole.package_bytes > 0)
+        covariance = seen.covariance
+        likely = shrunk(covariance, seen.rows)
+        subject = subject_of(layer, module, likely, seen.mean, seen.input_noise, capability)
+        row, refused = _row(subject, covariance, methods, rated=whole.package_bytes > 0)
         refusals += refused
         options[layer.name] = _calibrated(row, sensitivity, methods, seen.input_grid)
-        kept += options[layer.name][0].cost
+        kept += _kept(row, module, capability) if whole.package_bytes else options[layer.name][0].cost
     widths = {layer.name: widths_of(layer) for layer in network.layers if layer.name in options}
     return Table(options, tuple(refusals), whole - kept, widths)
+
+
+def _kept(row: _Row, module: nn.Module, capability: Capability) -> Cost:
+    """Of a layer in the file of the original: its reals as they are coded there, before any refit."""
+    form = with_rate(row.entries[0][1], row.layer, module, capability, kept=True)
+    return form.at(*widths_of(row.layer))
 
 
 def _calibrated(
@@ -143,7 +165,8 @@ def _calibrated(
     anchors = spread_anchors(errors, ANCHORS)
     built = [apply_steps(row.subject, row.entries[anchor][0], methods) for anchor in anchors]
     measured = [sensitivity.measure(row.layer, module, grid) for module in built]
-    curve = divergence_curve([errors[anchor] for anchor in anchors], measured, errors)
+    # Measured on samples that the covariance was seen on: so errors are those on them.
+    curve = divergence_curve([row.seen[anchor] for anchor in anchors], measured, errors)
     return tuple(
         Option(name, steps, form.at(*widths_of(row.layer)), error, float(divergence), form)
         for (steps, form, error), divergence in zip(row.entries, curve, strict=True)

@@ -21,7 +21,7 @@ from featherweight.methods.sparsity import CRITERIA
 from featherweight.network import Network, capture
 from featherweight.network.encodings import AffineEncoding, HalfEncoding, carrier, encoding_of, holds, is_integer
 from featherweight.network.grouped import PermutedConvolution
-from featherweight.network.modules import weight_of
+from featherweight.network.modules import bias_of, weight_of
 from featherweight.numerics.gram import output_error
 from featherweight.testing import ANY_TARGET, MethodContract, contract_problem, subjects
 
@@ -120,9 +120,10 @@ def test_predicted_bytes_parameters_and_macs_are_those_of_the_built_layer(number
 
 
 def _stored_bytes(part: nn.Module) -> int:
-    """Bytes of a part's tensors in the types that they are stored in, with a bias and the scales of kernels."""
+    """Bytes of a part's tensors in the types that they are stored in, with its bias and the scales of kernels."""
     encoding, weight = encoding_of(part), weight_of(carrier(part))
-    channels, held = weight.shape[0], 4 * weight.shape[0]  # the bias, 32 bits a channel whatever the kernel
+    channels = weight.shape[0]
+    held = 4 * channels * (bias_of(part) is not None)  # 32 bits a channel whatever the kernel
     if isinstance(encoding, AffineEncoding):
         levels = encoding.grid.levels(weight, 0).to(torch.int8)
         held += levels.nbytes + encoding.scale.nbytes + 4 * channels  # the bias lies on a grid of its own

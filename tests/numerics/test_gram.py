@@ -7,8 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.covariance import oas
 
-from featherweight.numerics.gram import covariance_of, output_error, refit
+from featherweight.numerics.affine import fit_symmetric
+from featherweight.numerics.gptq import RowGrids, gptq
+from featherweight.numerics.gram import WELL_SEEN, covariance_of, output_error, refit, shrunk
 
 
 def _rows(seed: int, count: int, width: int) -> torch.Tensor:
@@ -70,3 +73,53 @@ def test_groups_are_independent() -> None:
     covariances = torch.stack([torch.eye(3).double(), 4 * torch.eye(3).double()])
     difference = torch.ones(2, 2, 3).double()
     assert output_error(difference, covariances) == pytest.approx(2 * 3 * 1 + 2 * 3 * 4)
+
+
+@pytest.mark.parametrize("rows", [8, 40, 200])
+def test_few_rows_are_shrunk_as_scikit_learn_does(rows: int) -> None:
+    """On standardised data correlations are covariances, and the shares agree."""
+    generator = np.random.default_rng(rows)
+    x = generator.normal(size=(rows, 40)) @ (np.eye(40) + 0.3 * generator.normal(size=(40, 40)))
+    x = (x - x.mean(0)) / x.std(0)
+    wanted, share = oas(x, assume_centered=True)
+    found = shrunk(torch.tensor(x.T @ x / rows).unsqueeze(0), rows)[0].numpy()
+    assert 0.0 < share <= 1.0
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_shrinking_knows_no_scale_and_leaves_variances_and_dead_channels() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(12, 20).double()
+    x[:, 3] = 0.0
+    covariance = (x.T @ x / 12).unsqueeze(0)
+    scale = torch.rand(20).double() * 1e6 + 1e-6
+    found = shrunk(covariance, 12)
+    assert torch.allclose(shrunk(covariance * scale * scale.unsqueeze(1), 12), found * scale * scale.unsqueeze(1))
+    assert torch.allclose(found.diagonal(dim1=1, dim2=2), covariance.diagonal(dim1=1, dim2=2))
+    assert not found[0, 3].any()
+    assert torch.linalg.eigvalsh(found[0, torch.arange(20) != 3][:, torch.arange(20) != 3])[0] > 0.0
+
+
+def test_many_rows_and_no_variance_change_nothing() -> None:
+    covariance = torch.eye(4).double().unsqueeze(0)
+    assert shrunk(covariance, WELL_SEEN * 4) is covariance
+    assert torch.equal(shrunk(covariance, 3), covariance)  # no correlations to shrink
+    assert not shrunk(torch.zeros(1, 4, 4), 3).any()
+
+
+def test_what_is_said_of_unseen_rows_is_nearer_to_the_truth() -> None:
+    """Rounding for few rows by their own covariance promises next to nothing, and errs a lot elsewhere."""
+    torch.manual_seed(0)
+    mix = torch.randn(160, 160).double() * torch.linspace(1.0, 0.05, 160).double()
+    truth = (mix @ mix.T).unsqueeze(0)
+    x = torch.randn(60, 160).double() @ mix.T
+    seen = (x.T @ x / 60).unsqueeze(0)
+    weight = torch.randn(1, 30, 160).double()
+    grids = RowGrids.of(fit_symmetric(weight[0], 4, torch.ones(160).double()), 1)
+    lost = {}
+    for name, covariance in (("seen", seen), ("shrunk", shrunk(seen, 60))):
+        difference = gptq(weight, covariance, grids) - weight
+        lost[name] = output_error(difference, covariance), output_error(difference, truth)
+    assert lost["shrunk"][1] < 0.8 * lost["seen"][1]
+    assert lost["seen"][1] > 5 * lost["seen"][0]
+    assert 0.5 < lost["shrunk"][0] / lost["shrunk"][1] < 2

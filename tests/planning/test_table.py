@@ -11,6 +11,7 @@ from featherweight.methods import METHODS
 from featherweight.methods.seam import apply_steps, leaves, subject_of
 from featherweight.network.encodings import is_integer
 from featherweight.network.modules import copied, replace_module
+from featherweight.numerics.gram import shrunk
 from featherweight.observation import observe
 from featherweight.planning import build_table
 from featherweight.planning.calibration import spread_anchors
@@ -27,11 +28,15 @@ def test_anchors_are_measured_in_the_whole_network() -> None:
         network, evidence, split, REGRESSION, ANY_TARGET, methods, whole=replace(network.cost, size_bytes=10**6)
     )
     inputs = split.take(range(len(split))).inputs
-    seen_integer = False
+    seen_integer, kinds = False, set()
     for name, options in table.options.items():
         seen = evidence.layers[name]
         layer, original = network.layer(name), network.module.get_submodule(name)
-        subject = subject_of(layer, original, seen.covariance, seen.mean, seen.input_noise, ANY_TARGET)
+        covariance = seen.covariance
+        likely = shrunk(covariance, seen.rows)
+        few = likely is not covariance
+        kinds.add(few)
+        subject = subject_of(layer, original, likely, seen.mean, seen.input_noise, ANY_TARGET)
         errors = [option.error for option in options]
         highest = 0.0
         for anchor in spread_anchors(errors, ANCHORS):
@@ -43,6 +48,10 @@ def test_anchors_are_measured_in_the_whole_network() -> None:
             with torch.no_grad():
                 outputs = whole(*inputs).float().numpy()
             highest = max(highest, REGRESSION.divergence(evidence.outputs.numpy(), outputs))  # the curve is monotone
-            assert options[anchor].divergence == pytest.approx(highest, rel=1e-6)
+            if few:  # on samples not seen before more is to be expected than on those that weights were rounded for
+                assert options[anchor].divergence >= highest * (1 - 1e-6)
+            else:
+                assert options[anchor].divergence == pytest.approx(highest, rel=1e-6)
     assert seen_integer
+    assert kinds == {True, False}
     assert set(table.options) == {layer.name for layer in network.layers}

@@ -17,6 +17,7 @@ from featherweight.methods.seam import (
 )
 from featherweight.network.capture import Network
 from featherweight.network.modules import copied
+from featherweight.numerics.gram import shrunk
 from featherweight.observation.evidence import Evidence
 from featherweight.planning.calibration import divergence_curve
 from featherweight.planning.rates import with_rate
@@ -58,7 +59,7 @@ def with_pins(
         if row is None or seen is None or said is None or any(option.steps == said.value for option in row):
             continue
         module = copied(network.module.get_submodule(layer.name))
-        subject = subject_of(layer, module, seen.covariance, seen.mean, seen.input_noise, capability)
+        subject = subject_of(layer, module, shrunk(seen.covariance, seen.rows), seen.mean, seen.input_noise, capability)
         try:
             options[layer.name] = (*row, _option(subject, row, said.value, methods))
         except PlanError as error:

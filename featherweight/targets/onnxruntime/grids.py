@@ -18,6 +18,8 @@ _MOVES = frozenset(
 )
 _CLIPS = frozenset({"Relu", "Clip"})
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_PRODUCTS = _LAYERS | {"MatMul"}
+_PARTS = frozenset({"Split", "Expand", "Tile"})
 _SHIFT = 128  # from a grid's levels -128 … 127 to those of uint8
 
 
@@ -120,14 +122,35 @@ def keep_real(graph: Graph) -> None:
     kernels compute it along with the layer.
     """
     for node in [node for node in graph.nodes if node.op_type in _LAYERS]:
-        source, reader = graph.producer(node.input[0]), graph.only_reader(node.output[0])
-        if source is None or reader is None or source.op_type != "DequantizeLinear" or _on_levels(graph, node):
+        source, weight = (_widened_by(graph, name) for name in node.input[:2])
+        reader = graph.only_reader(node.output[0])
+        if source is None or weight is not None or reader is None:
             continue
         if reader.op_type in ("QuantizeLinear", *_CLIPS):
             reader.input[0] = graph.add("LeakyRelu", [node.output[0]], alpha=1.0).output[0]
 
 
-def _on_levels(graph: Graph, layer: Any) -> bool:
-    """Whether a layer's weight lies on levels, as an integer kernel wants it."""
-    weight = graph.producer(layer.input[1])
-    return weight is not None and weight.op_type == "DequantizeLinear"
+def keep_products_real(graph: Graph) -> None:
+    """Keep products of two activations real, as those of attention are, where both come from grids; in place.
+
+    Without weights they are nobody's layer, but the runtime multiplies the levels by itself wherever it finds a product
+    behind two ``DequantizeLinear``. One operand is doubled and the other halved, which changes no product and costs
+    nothing: the runtime draws both factors out into one of the product of matrices, 1.
+    """
+    for node in [node for node in graph.nodes if node.op_type in _PRODUCTS]:
+        operands = [_widened_by(graph, name) for name in node.input[:2]]
+        if all(one is not None and one.input[0] not in graph.constants for one in operands):
+            for position, factor in enumerate((2.0, 0.5)):
+                scaled = graph.add("Mul", [node.input[position], graph.add_constant(np.float32(factor))])
+                node.input[position] = scaled.output[0]
+
+
+def _widened_by(graph: Graph, name: str) -> Any | None:
+    """What made a value real that lay on a grid, moved since or not; None where it didn't lie on one.
+
+    What moves reals is no barrier: the runtime lets it move the levels instead.
+    """
+    node = graph.producer(name)
+    while node is not None and node.op_type in _MOVES | _PARTS:
+        node = graph.producer(node.input[0])
+    return node if node is not None and node.op_type == "DequantizeLinear" else None

@@ -20,7 +20,7 @@ from featherweight.contracts import LoweringError
 from featherweight.network.encodings import AffineEncoding, encodings
 from featherweight.network.grids import Compressed, with_grids
 from featherweight.targets.onnxruntime.graph import Graph
-from featherweight.targets.onnxruntime.grids import hoist, keep_real, use_unsigned
+from featherweight.targets.onnxruntime.grids import hoist, keep_products_real, keep_real, use_unsigned
 from featherweight.targets.onnxruntime.kernels import use_kernels
 from featherweight.targets.onnxruntime.tidy import OPSET, finished
 from featherweight.targets.onnxruntime.weights import settle_weights, store_half, stored_weights
@@ -100,6 +100,7 @@ def convert(compressed: Compressed) -> bytes:
     hoist(graph)
     store_half(graph, compressed.network)
     keep_real(graph)
+    keep_products_real(graph)
     content = finished(graph).SerializeToString(deterministic=True)
     _check_size(len(content))
     return content
@@ -151,8 +152,9 @@ def check_kernels(compressed: Compressed, operators: Mapping[str, int]) -> None:
             )
         if found > len(layers):
             raise LoweringError(
-                "A layer with real activations must run on a real kernel.",
+                "What the plan keeps real must run on real kernels.",
                 f"{found} integer kernels for {len(layers)} int8 layers {words} ({', '.join(layers[:8])}): "
                 f"{dict(operators)}",
-                "the installed runtime rounds real weights by itself: give the layers between int8 layers int8 too",
+                "the installed runtime puts more on integers by itself: give layers between int8 layers int8 too, and "
+                "those that feed a product of activations float16",
             )

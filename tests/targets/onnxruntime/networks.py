@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
@@ -72,3 +75,24 @@ def difference(made: Compressed, path: Path, x: torch.Tensor) -> np.ndarray:
 def steps_apart(made: Compressed, path: Path, x: torch.Tensor) -> float:
     """How many steps of the coarsest grid the file lies from the simulation, at most."""
     return float(np.abs(difference(made, path, x)).max() / max(float(grid.scale) for grid in made.grids.values()))
+
+
+def model_of(nodes: list[Any], constants: dict[str, np.ndarray]) -> Any:
+    """Operations from "x", images of 2 channels, to "y", as an ONNX model."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["batch", 2, 4, 4])],
+        [value("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def answers(model: Any, x: np.ndarray) -> np.ndarray:
+    """What the runtime gives, every operation as it stands."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    made = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.asarray(made.run(None, {"x": x})[0])

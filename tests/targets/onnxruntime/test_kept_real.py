@@ -70,6 +70,32 @@ def test_a_runtime_that_rounds_a_real_weight_is_told_on(monkeypatch, tmp_path: P
         TARGET.lower(made, tmp_path / "a.onnx")
 
 
+class Moved(Chain):
+    """The middle layer reads values that were moved as reals: the grid ends before."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.between(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "move"),
+    [
+        ("conv", lambda x: x.unflatten(2, (2, 3)).transpose(2, 3).flatten(2, 3)),
+        ("linear", lambda x: x.unflatten(1, (4, 2)).transpose(1, 2).flatten(1)),
+    ],
+    ids=["conv", "linear"],
+)
+def test_so_does_one_that_reads_moved_values(kind, move, tmp_path: Path) -> None:
+    layer, shape = LAYERS[kind]
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    made = compressed(Moved(layer, move), x, first=INT8, last=INT8)
+    path = tmp_path / "a.onnx"
+    operators = TARGET.lower(made, path).operators
+    assert sum(n for name, n in operators.items() if name.split()[0] in lower.KERNELS) == 2
+    assert steps_apart(made, path, x) <= 2.01
+
+
 class Scaled(nn.Module):
     """Layers with batch normalisations behind them that nobody has folded."""
 

@@ -86,7 +86,7 @@ def _ours(depth: int, target: str, data: Data, folder: Path, limit: int) -> Iter
     }
     for name, goal in goals.items():
         start = time.perf_counter()
-        outcome = compress(cifar_resnet(depth), data, goal, target_by_name(target), out=folder)
+        outcome = compress(cifar_resnet(depth), data, goal, target_by_name(target), out=folder / "run")
         seconds = time.perf_counter() - start
         kept = folder / f"{name}{outcome.artefact.suffix}"
         kept.write_bytes(outcome.artefact.read_bytes())

@@ -23,6 +23,7 @@ from featherweight.network.grids import Compressed, load_grids, load_state, save
 from featherweight.numerics.affine import AffineGrid
 from featherweight.planning.plans import read_plan
 from featherweight.records import write_record
+from featherweight.recovery.biases import fit_biases
 from featherweight.recovery.grids import fit_grids
 from featherweight.targets import Target, target_by_name
 from featherweight.tasks.data import Split
@@ -110,7 +111,7 @@ def recalibrate(folder: Path, model: nn.Module, samples: Split, task: Task, out:
             f"the plan in {folder} keeps all of them real",
             "nothing depends on the environment there: use the file as it is",
         )
-    fitted = fit_grids(network, target.place(network), samples, plan.knobs.ranges)
+    fitted = fit_biases(fit_grids(network, target.place(network), samples, plan.knobs.ranges))
     out.mkdir(parents=True, exist_ok=True)
     save_compressed(fitted, out)
     path = out / f"artefact{target.suffix}"

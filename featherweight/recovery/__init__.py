@@ -5,6 +5,7 @@ from __future__ import annotations
 from featherweight.network.capture import Network
 from featherweight.network.grids import Compressed
 from featherweight.network.surgery import Slim
+from featherweight.recovery.biases import fit_biases
 from featherweight.recovery.grids import DEFAULT, fit_grids
 from featherweight.recovery.statistics import correct_bias
 from featherweight.targets.seam import Target
@@ -19,11 +20,10 @@ def recover(
     ranges: str = DEFAULT,
     untouched: frozenset[str] = frozenset(),
 ) -> Compressed:
-    """Correct biases, and fit the grids of activations.
+    """Correct biases, fit the grids of activations, and make sure that biases fit what kernels add up in.
 
     Batch norms that couldn't be folded keep their statistics: every layer was refit to what the dense network puts out
     there, so what reaches them is what they were made for. Estimating them anew from a few samples would undo that.
-
 
     Args:
         slim: the dense network, beside what pruning left of it.
@@ -34,4 +34,4 @@ def recover(
         untouched: layers whose biases stay as they are.
     """
     corrected = correct_bias(slim, compressed, split, untouched)
-    return fit_grids(corrected, target.place(corrected), split, ranges)
+    return fit_biases(fit_grids(corrected, target.place(corrected), split, ranges))

@@ -115,6 +115,7 @@ def test_on_the_command_line_and_with_a_warning_where_nothing_is_remembered(caps
 @pytest.mark.parametrize("shape", ["", "6,", "0", "-6", "a", "6.5", "99999,99999,99999"])
 def test_shapes_that_are_none_are_refused(capsys, tmp_path: Path, shape: str) -> None:
     refused(capsys, 2, "shape is", "quantize", job()[0], f"--shape={shape}", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_can_not_be_done_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -182,6 +183,7 @@ def test_compress_on_the_command_line_without_training_data(capsys, tmp_path: Pa
 
 def test_a_training_split_that_is_merely_empty_is_still_refused(capsys, tmp_path: Path) -> None:
     refused(capsys, 4, "no sample in train", "compress", *job(data="no_training"), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_recalibration_needs_samples(quantized: Path) -> None:

@@ -179,13 +179,18 @@ def cost_form(layer: Layer, module: nn.Module, capability: Capability) -> CostFo
             values = torch.tensor([0, 0, 0, stored_values(leaf)])
         channels = torch.tensor([0, int(last), 0, rows * int(not last)])
         biases = channels * int(bias_of(leaf) is not None)
-        less, each = (0, 0) if bias_of(leaf) is not None else capability.bytes_per_bias[kind]
-        described = capability.bytes_per_layer + capability.bytes_per_integer * int(is_integer(leaf)) - less
-        constant = torch.tensor([0, 0, 0, described + index_bytes(leaf)])
+        each = 0 if bias_of(leaf) is not None else capability.bytes_per_bias[kind][1]
+        constant = torch.tensor([0, 0, 0, sum(description_of(leaf, capability)) + index_bytes(leaf)])
         totals[0] += values * _TYPE_BYTES[kind] + channels * (4 + capability.bytes_per_channel[kind] - each) + constant
         totals[1] += values * count
         totals[2] += values + biases
     return CostForm(*((row[0], row[1], row[2], row[3]) for row in totals.tolist()))
+
+
+def description_of(leaf: nn.Module, capability: Capability) -> tuple[int, int]:
+    """Bytes of a file's description of a leaf, about: of the layer itself, and of its integer kernel's grids."""
+    less = 0 if bias_of(leaf) is not None else capability.bytes_per_bias[weight_type(leaf)][0]
+    return capability.bytes_per_layer - less, capability.bytes_per_integer * int(is_integer(leaf))
 
 
 def widths_of(layer: Layer) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def covariance_of(gram: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 
 
 WELL_SEEN = 16
-"""Rows for every column from which on a covariance is taken as it was seen: shrinkage would move it by a percent."""
+"""Rows for every column from which on a covariance is taken as it was seen."""
 
 
 def shrunk(covariance: torch.Tensor, rows: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from featherweight.contracts import Capability, CostForm, RealTerms
-from featherweight.methods.seam import leaves
+from featherweight.methods.seam import description_of, leaves
 from featherweight.network.capture import Layer
 from featherweight.network.composition import stored_values
 from featherweight.network.encodings import (
@@ -21,11 +21,10 @@ from featherweight.network.encodings import (
     CodebookEncoding,
     chain_of,
     encoding_of,
-    is_integer,
     weight_type,
 )
 from featherweight.network.encodings.chain import carrier
-from featherweight.network.modules import weight_of
+from featherweight.network.modules import bias_of, weight_of
 from featherweight.packaging import estimate_bits, real_bits
 
 DESCRIPTION = 0.3
@@ -60,8 +59,8 @@ def with_rate(
     sizes = {"float32": 4, "float16": 2, "int8": 1}
     held = [sizes[weight_type(part)] for part in parts]
     # Bytes of weights alone, by what they grow with: the form's own terms without channels and description.
-    described = capability.bytes_per_layer * len(parts), capability.bytes_per_integer * sum(map(is_integer, parts))
-    beside = sum(described)
+    layers, grids = (sum(one) for one in zip(*(description_of(part, capability) for part in parts), strict=True))
+    beside = layers + grids
     product, rows, columns, constant = form.size_bytes
     whole = form.at(*_own_widths(layer)).size_bytes
     weights = sum(size * count for size, count in zip(held, stored, strict=True))
@@ -74,20 +73,21 @@ def with_rate(
         product * share,
         own_rows * share + by_row * SCALES * _told_apart(parts, capability),
         columns * share,
-        (constant - beside) * share + described[0] * DESCRIPTION + described[1] * GRIDS,
+        (constant - beside) * share + layers * DESCRIPTION + grids * GRIDS,
     )
     return replace(form, package_bytes=terms)
 
 
 def _told_apart(parts: Sequence[nn.Module], capability: Capability) -> float:
-    """Share of biases and scales that differ from channel to channel: a scale repeated costs nothing."""
+    """Share of biases and scales that differ from channel to channel: what repeats costs nothing, nor do zeros."""
     told = total = 0.0
     for part in parts:
         rows, each = len(weight_of(carrier(part))), capability.bytes_per_channel[weight_type(part)]
         encoding = encoding_of(part)
         scales = encoding.grid.scale if isinstance(encoding, AffineEncoding) else torch.empty(0)
         distinct = len(torch.unique(scales)) / rows if rows and scales.numel() else 1.0
-        told, total = told + rows * (4 + each * min(distinct, 1.0)), total + rows * (4 + each)
+        told += rows * (4 * int(bias_of(part) is not None) + each * min(distinct, 1.0))
+        total += rows * (4 + each)
     return told / total if total else 1.0
 
 

@@ -17,7 +17,7 @@ from featherweight.contracts import Keep, PlanError, Table
 from featherweight.methods.seam import PRUNING
 from featherweight.network.capture import Network
 from featherweight.planning.rules.rule import ANY, Rule, Rules
-from featherweight.planning.rules.rulebook import nearest
+from featherweight.spelling import nearest
 
 PINS = ("pin", "pruning")
 

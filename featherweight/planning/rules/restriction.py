@@ -18,8 +18,8 @@ from featherweight.network.capture import Network
 from featherweight.network.channels import analyse
 from featherweight.planning.rules.addressing import PINS, Addressing, Levels, Said
 from featherweight.planning.rules.rule import ANY, Rules
-from featherweight.planning.rules.rulebook import nearest
 from featherweight.planning.rules.starting import started
+from featherweight.spelling import nearest
 
 Candidate = TypeVar("Candidate", Option, Keep)
 

@@ -6,9 +6,8 @@ every key.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from featherweight.planning.documents import SHOWN, Format, PlainLoader
 from featherweight.planning.plans import read_plan
 from featherweight.planning.rules.rule import ANY, NO_LIMIT, Bound, Rule, Rules
 from featherweight.quantities import byte_count, count, milliseconds, share
+from featherweight.spelling import nearest
 
 ACTIVATIONS = ("float32", "int8", "dynamic")
 METHOD_NAMES = (PRUNING, *(method.name for method in METHODS))
@@ -70,16 +70,6 @@ def parse_rules(text: str, folder: Path = Path(), origin: str = "the rules") -> 
         search=words.search,
         storage=words.storage,
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What a person may have meant, in words: the nearest known word first."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
-    if close:
-        return "did you mean " + " or ".join(map(repr, close)) + "?"
-    shown = ", ".join(names[:12])
-    return f"one of: {shown}{', ...' if len(names) > 12 else ''}" if names else "there is none"
 
 
 # ------------------------------------------------------------------------------------------------- as they are written

@@ -19,9 +19,6 @@ from featherweight.contracts import LoweringError
 from featherweight.targets.onnxruntime.graph import Graph, attributes_of
 from featherweight.targets.onnxruntime.weights import Weight
 
-# Accumulators are int32: a bias may take half of their range, the products of 32,000 inputs fit into the other half.
-_LARGEST_BIAS = 2**30
-
 
 def use_kernels(graph: Graph, weight: Weight) -> None:
     """Give the layer of an int8 weight the kernel that its encoding asks for; in place.
@@ -65,32 +62,9 @@ def _on_grids(graph: Graph, weight: Weight, node: Any, source: Any) -> None:
         return
     bias = graph.constants[node.input[2]]
     step = graph.constants[source.input[1]].astype(np.float64)
-    _make_room(graph, weight, bias / step)
     products = (step * graph.constants[weight.widening.input[1]]).astype(np.float32)
     levels = graph.add_constant(np.rint(bias / products.astype(np.float64)).astype(np.int32))
     node.input[2] = graph.add("DequantizeLinear", [levels, graph.add_constant(products)], axis=0).output[0]
-
-
-def _make_room(graph: Graph, weight: Weight, bias: np.ndarray) -> None:
-    """Count the weights of a channel in steps 2^k times as large where its bias is too large for its products' steps.
-
-    Such a weight is tiny beside its bias – often a dead channel – and what the channel loses by it is at most
-    ``2⁻³⁰ · 255 · inputs`` of the bias: a thousandth for 4,000 inputs. Scales change by powers of two: exactly.
-
-    Args:
-        graph: changed in place.
-        weight: of the layer.
-        bias: (channels,), in steps of the input's grid.
-    """
-    scale = graph.constants[weight.widening.input[1]]
-    power = np.ceil(np.log2(np.maximum(np.abs(bias) / scale.astype(np.float64) / _LARGEST_BIAS, 1.0)))
-    if not power.any():
-        return
-    levels, axis = graph.constants[weight.widening.input[0]], attributes_of(weight.widening)["axis"]
-    shape = [-1 if position == axis else 1 for position in range(levels.ndim)]
-    fewer = np.rint(levels / np.exp2(power).reshape(shape)).astype(np.int8)
-    weight.widening.input[0] = graph.add_constant(fewer)
-    weight.widening.input[1] = graph.add_constant((scale * np.exp2(power)).astype(np.float32))
 
 
 def _bias_added(graph: Graph, weight: Weight, product: Any) -> tuple[Any, str] | None:

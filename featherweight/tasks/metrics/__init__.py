@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from featherweight.contracts import DataError, UsageError
 from featherweight.frontends.source import function_of
+from featherweight.spelling import nearest
 from featherweight.tasks.metrics.answers import ACCURACY, F1, F1_BINARY, PERPLEXITY, top
 from featherweight.tasks.metrics.errors import MEAN_ABSOLUTE_ERROR, MEAN_SQUARED_ERROR, ROOT_MEAN_SQUARED_ERROR
 from featherweight.tasks.metrics.metric import Metric, SampleMetric, SetMetric
@@ -48,11 +48,10 @@ def metric_by_name(name: str, *, higher_is_better: bool | None = None) -> Metric
     if name.lower() in METRICS:
         return METRICS[name.lower()]
     known = [*METRICS, "top-5"]
-    near = difflib.get_close_matches(name.lower(), known, n=1)
     raise UsageError(
         f"The metric must be one of: {', '.join(known)}, or a function of yours.",
         repr(name),
-        f"did you mean --metric {near[0]}?" if near else "--metric accuracy, or file.py:function",
+        nearest(name.lower(), known),
     )
 
 

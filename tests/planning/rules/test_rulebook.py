@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from featherweight.contracts import FeatherweightError, Goal, GoalError, Plan, PlanError, Step, UsageError
 from featherweight.planning.plans import write_plan
 from featherweight.planning.rules.rule import Bound, Rule, Rules, goal_of
-from featherweight.planning.rules.rulebook import nearest, parse_rules, read_rules
+from featherweight.planning.rules.rulebook import parse_rules, read_rules
 from featherweight.records import from_json, to_json
 
 HEAD = "featherweight_rules: 1\n"
@@ -188,13 +188,6 @@ def test_any_document_is_read_or_refused_in_words(document: object) -> None:
         assert isinstance(parse_rules(text), Rules)
     except FeatherweightError as error:
         assert error.rule and error.got and error.remedy  # noqa: PT017, PT018
-
-
-def test_the_nearest_word_is_suggested() -> None:
-    assert nearest("strm", ["stem", "head"]) == "did you mean 'stem'?"
-    assert nearest("zzz", ["stem", "head"]) == "one of: stem, head"
-    assert nearest("zzz", map(str, range(20))).endswith("11, ...")
-    assert nearest("zzz", []) == "there is none"
 
 
 def test_the_example_in_the_document_is_read(tmp_path: Path) -> None:

@@ -232,7 +232,8 @@ def test_metrics_by_name():
     for word, meant in (("acuracy", "accuracy"), ("perplexty", "perplexity"), ("top-x", "top-5"), ("F-1", "f1")):
         with pytest.raises(UsageError) as told:
             metric_by_name(word)
-        assert (told.value.got, told.value.remedy) == (repr(word), f"did you mean --metric {meant}?")
+        assert told.value.got == repr(word)
+        assert told.value.remedy.startswith(f"did you mean {meant!r}")
     with pytest.raises(UsageError, match="needs a direction"):
         metric_by_name("f1", higher_is_better=False)
 
